@@ -1,0 +1,28 @@
+# make demo | test | lab: each creates the virtual environment if need be; a second run installs nothing.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lab lint
+demo: $(READY)
+	mkdir -p runs/demo
+	$(BIN)/papermill notebooks/00_quickstart.ipynb runs/demo/00_quickstart.ipynb -p out runs/demo
+	@echo "executed notebook: runs/demo/00_quickstart.ipynb"
+	@echo "figure:            runs/demo/figure.png"
+
+test: $(READY) lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbval-lax tests notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[notebooks,dev]"
+	touch $@

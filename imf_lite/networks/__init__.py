@@ -1,0 +1,26 @@
+"""Networks, all called one way: net(z, r, t, cond, need="uv") -> (u, v), net.u, net.v, net.velocity."""
+
+from __future__ import annotations
+
+import torch
+
+from .base import Network
+from .dit import DiT, DiTConfig
+from .mlp import MLP, MLPConfig
+
+NetConfig = MLPConfig | DiTConfig
+
+__all__ = ["MLP", "DiT", "DiTConfig", "MLPConfig", "NetConfig", "Network", "build"]
+
+
+def build(config: NetConfig, shape: tuple[int, ...], num_classes: int | None, seed: int = 0) -> Network:
+    """Build a network with weights fixed by the seed; the u-path's do not depend on the v-branch.
+
+    Raises ValueError for a v-branch deeper than the network.
+    """
+    if config.v_depth is not None and not 0 <= config.v_depth <= config.depth:
+        raise ValueError(f"v_depth = {config.v_depth}; it counts blocks of the {config.depth}: 0 to {config.depth}.")
+    network = {"mlp": MLP, "dit": DiT}[config.kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return network(config, shape, num_classes)

@@ -1,0 +1,57 @@
+"""What several tests need: networks without a zero anywhere, draws, small recipes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imf_lite.conditions import Cond
+from imf_lite.draws import DrawConfig, Draws, draw, generator
+from imf_lite.networks import DiTConfig, MLPConfig, Network, build
+from imf_lite.recipes import Recipe, get
+
+CONFIGS = {
+    "mlp": MLPConfig(width=32, depth=3),
+    "dit": DiTConfig(width=24, depth=3, heads=2, class_tokens=2, time_tokens=2),
+}
+SHAPE = (1, 4, 4)
+
+
+def network(kind: str, v_depth: int | None = None, dtype=torch.float32, num_classes: int | None = 10) -> Network:
+    """A small network whose weights are nowhere zero: at zero gates every slope is 0 and any tangent passes."""
+    config = CONFIGS[kind].__class__(**(CONFIGS[kind].__dict__ | {"v_depth": v_depth}))
+    net = build(config, SHAPE, num_classes, seed=1)
+    g = torch.Generator().manual_seed(2)
+    for p in net.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=g)
+    return net.to(dtype)
+
+
+def drawn(batch: int = 8, dtype=torch.float32, shape=SHAPE, **config) -> Draws:
+    """Fixed draws for random data."""
+    g = generator("cpu", 3)
+    x = torch.randn(batch, *shape, generator=g)
+    y = torch.randint(0, 10, (batch,), generator=g)
+    draws = draw(x, y, DrawConfig(**config), g)
+    return draws._replace(**{k: v.to(dtype) for k, v in draws._asdict().items() if k in ("x", "e", "t", "r")})
+
+
+def gradients(objective, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and every parameter's gradient; all of them must be there."""
+    objective.zero_grad()
+    loss = objective(draws).loss
+    loss.backward()
+    return loss.detach(), {k: p.grad.clone() for k, p in objective.net.named_parameters()}
+
+
+def tiny(name: str = "digits_imf", **changes) -> Recipe:
+    """A recipe small enough for a test."""
+    small = {"steps": 6, "batch": 16, "save_every": 3, "net.width": 16, "net.depth": 2}
+    if get(name).net.v_depth is not None:
+        small["net.v_depth"] = 1
+    return get(name, **(small | changes))
+
+
+def point(draws: Draws, seed: int = 0) -> tuple[Tensor, Cond]:
+    """z_t and conditions of some draws."""
+    return (1 - draws.t) * draws.x + draws.t * draws.e, Cond(draws.y)

@@ -1,0 +1,107 @@
+"""A checkpoint is whole or not there, whatever happens to the process that writes it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from helpers import tiny
+from torch.testing import assert_close
+
+from imf_lite import checkpoint
+from imf_lite.checkpoint import CheckpointError
+from imf_lite.training import read_metrics, train
+
+FOREVER = """
+import sys
+sys.path.insert(0, {here!r})
+from helpers import tiny
+from imf_lite.training import train
+for record in train(tiny(steps=100_000, save_every=1, **{{"net.width": 128}}), {out!r}, device="cpu"):
+    print(record.step, flush=True)
+"""
+
+
+def trained(out, steps=6):
+    for _ in train(tiny(steps=steps), out, device="cpu"):
+        pass
+    return checkpoint.latest(out / "checkpoints")
+
+
+def test_sigkill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
+    """Saving takes most of each step here, so that random moments fall into it."""
+    code = FOREVER.format(here=os.path.dirname(__file__), out=str(tmp_path))
+    last, mid_save = 0, 0
+    for k in range(8):
+        process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2):
+            process.stdout.readline()
+        time.sleep(0.0171 * k)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        mid_save += len(list((tmp_path / "checkpoints").glob("*.tmp")))
+        _, counters = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
+        assert counters["step"] > last  # it went on from where the last one was killed
+        last = counters["step"]
+        steps = [r["step"] for r in read_metrics(tmp_path)]
+        assert steps == list(range(1, len(steps) + 1)) and steps[-1] >= last
+    assert mid_save > 0, "no kill fell into a save: the test did not test"
+
+
+def test_a_truncated_checkpoint_is_one_clear_error(tmp_path):
+    path = trained(tmp_path)
+    whole = path.read_bytes()
+    for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"step-000000006.*is damaged.*go on from step-000000003"):
+            list(train(tiny(), tmp_path, device="cpu"))
+    path.unlink()  # the remedy that the message names
+    assert [r.step for r in train(tiny(), tmp_path, device="cpu")] == [4, 5, 6]
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
+    path = trained(tmp_path)
+    whole = path.read_bytes()
+    for k in range(40):
+        where = k * (len(whole) - 1) // 39
+        altered = bytearray(whole)
+        altered[where] ^= 1 << (k % 8)
+        path.write_bytes(altered)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            checkpoint.load(path)
+    path.write_bytes(whole)
+    checkpoint.load(path)
+
+
+def test_a_failing_disk_costs_no_good_checkpoint(tmp_path, monkeypatch):
+    path = trained(tmp_path)
+    before = path.read_bytes()
+
+    def full(tensors, filename, metadata):
+        filename.write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write(path, {"a": torch.zeros(3)})
+    assert path.read_bytes() == before
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    trained(tmp_path, steps=12)
+    assert [p.name for p in checkpoint.paths(tmp_path / "checkpoints")] == [
+        "step-000000009.safetensors",
+        "step-000000012.safetensors",
+    ]
+
+
+def test_tensors_of_every_kind_survive(tmp_path):
+    tensors = {"a": torch.randn(3, 4).t(), "b": torch.tensor(2), "c": torch.randn(2).bfloat16(), "d": torch.zeros(0, 3)}
+    checkpoint.write(tmp_path / "x.safetensors", tensors, {"step": 5})
+    found, counters = checkpoint.load(tmp_path / "x.safetensors")
+    assert counters == {"step": 5}
+    for k in tensors:
+        assert_close(found[k], tensors[k])

@@ -1,0 +1,130 @@
+"""The judge is judged: known answers, refusals, and the classifier behind it."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from imf_lite import data, extractors
+from imf_lite.fid import Images, Judge, disjoint, measure, nearest
+from imf_lite.images import grid, save_png, to_uint8
+from imf_lite.networks import MLPConfig, build
+
+DIGITS = data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return Judge(DIGITS)
+
+
+def test_the_digits_are_split_once_and_for_all():
+    assert DIGITS.train.x.shape == (1297, 1, 8, 8) and DIGITS.held_out.x.shape == (500, 1, 8, 8)
+    assert torch.bincount(DIGITS.held_out.y).tolist() == [50] * 10
+    assert DIGITS.train.x.min() == -1 and DIGITS.train.x.max() == 1
+    rows = torch.cat([DIGITS.train.x, DIGITS.held_out.x]).flatten(1)
+    assert len(rows.unique(dim=0)) == 1797  # no digit is on both sides
+    assert_close(data.load("digits").train.x, DIGITS.train.x, rtol=0, atol=0)
+
+
+def test_the_classifier_knows_held_out_digits(judge):
+    predicted = judge.classifier(judge.reference)[1].argmax(1)
+    assert (predicted == DIGITS.held_out.y).float().mean() >= 0.97
+
+
+def test_the_classifier_is_deterministic_and_its_file_is_checked(tmp_path, monkeypatch):
+    a, b = (extractors.train_classifier(DIGITS.train, epochs=1).state_dict() for _ in range(2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    monkeypatch.setenv("IMF_LITE_CACHE", str(tmp_path))
+    monkeypatch.setattr(extractors, "train_classifier", lambda split: extractors.Classifier())
+    _, checksum = extractors.digits_classifier()
+    assert extractors.digits_classifier()[1] == checksum
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RuntimeError, match="is damaged"):
+        extractors.digits_classifier()
+
+
+def test_real_against_itself_scores_perfectly_and_noise_badly(judge):
+    own = judge.measure(judge.reference)
+    assert abs(own["fid"]) < 1e-3 and own["precision"] == own["recall"] == 1
+    noise = torch.randint(0, 256, (500, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert judge.measure(noise)["fid"] > 100 and judge.measure(noise)["kid"] > own["kid"] + 10
+
+
+def test_one_class_alone_has_precision_without_recall(judge):
+    ones = to_uint8(DIGITS.train.x[DIGITS.train.y == 1])
+    found = judge.measure(ones)
+    assert found["precision"] > 0.8 and found["recall"] < 0.3
+
+
+def test_the_floor_is_between_disjoint_balanced_sets(judge):
+    ours, theirs = disjoint(judge.pooled_labels(), 1000, 500, torch.Generator().manual_seed(0))
+    assert not set(ours.tolist()) & set(theirs.tolist())
+    assert torch.bincount(judge.pooled_labels()[ours]).tolist() == [100] * 10
+    floor = judge.floor(1000)
+    assert 0 < floor["fid"] < 2 and 0 < floor["fid_std"] < floor["fid"]
+    with pytest.raises(ValueError, match="needs 250: lower n"):
+        judge.floor(2000)
+
+
+def test_float_images_are_refused():
+    for bad in (torch.rand(4, 1, 8, 8), torch.zeros(4, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"generated images.*use to_uint8|convert with to_uint8"):
+            measure(bad, to_uint8(DIGITS.held_out.x))
+
+
+def test_pixels_are_rounded_not_truncated():
+    x = torch.tensor([-2.0, -1.0, 1 / 255 - 1 + 1e-4, 1 / 255 - 1 - 1e-4, 0.0, 1.0, 3.0])
+    assert to_uint8(x).tolist() == [0, 0, 1, 0, 128, 255, 255]
+    levels = torch.arange(256)
+    assert torch.equal(to_uint8(levels / 127.5 - 1), levels.to(torch.uint8))
+
+
+def test_nearest_training_distance():
+    train = to_uint8(DIGITS.train.x)
+    assert nearest(train[:50], train) == 0
+    brighter = (train[:50].int() + 3).clamp(max=255)
+    assert 0 < nearest(brighter, train) <= 3
+    assert nearest(to_uint8(DIGITS.held_out.x), train) > 10
+
+
+def test_the_judge_states_its_protocol(judge):
+    result = judge(build(MLPConfig(width=16, depth=1), (1, 8, 8), 10), steps=2, n=100, seed=3)
+    assert result["protocol"]["nfe"] == 2 and result["protocol"]["n"] == 100 and result["protocol"]["seed"] == 3
+    assert result["protocol"]["extractor_checksum"] == judge.checksum and len(judge.checksum) == 64
+    assert result["fid_over_floor"] == result["fid"] / result["floor"]["fid"] > 20  # it outputs noise
+    assert result["agreement"] < 0.5
+
+
+def test_inception_is_reached_through_the_same_function(tmp_path, monkeypatch):
+    """A weights file of the right format, here random: it is read, and its 2,048 features are compared."""
+    from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+    with monkeypatch.context() as m:
+        m.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
+        m.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        net = inception.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    torch.save(net.state_dict(), tmp_path / "inception.pth")
+    images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = measure(images, images.flip(0), "inception-v3-compat", weights=str(tmp_path / "inception.pth"))
+    assert abs(found["fid"]) < 1e-2 and found["precision"] == 1
+    with pytest.raises(FileNotFoundError, match="none.pth"):
+        measure(images, images, "inception-v3-compat", weights=str(tmp_path / "none.pth"))
+
+
+def test_pictures(tmp_path):
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 2, 2)
+    picture = grid(images, columns=3)
+    assert picture.shape == (1, 4, 6) and picture[0, :, ::2].tolist()[0::2] == [[0, 1, 2], [3, 4, 5]]
+    save_png(tmp_path / "a" / "x.png", picture, zoom=2)
+    from PIL import Image
+
+    assert Image.open(tmp_path / "a" / "x.png").size == (12, 8)
+    with pytest.raises(ValueError, match="rows of 4"):
+        grid(images, columns=4)
+
+
+def test_images_is_a_plain_data_set():
+    assert len(Images("real", to_uint8(DIGITS.held_out.x))) == 500

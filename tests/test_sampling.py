@@ -1,0 +1,70 @@
+"""The samplers with a field that is known exactly."""
+
+import pytest
+import torch
+from helpers import network
+from torch import nn
+from torch.testing import assert_close
+
+from imf_lite.conditions import Cond
+from imf_lite.sampling import euler, generate, sample
+from toy_experiments.exact import gaussian_flow, gaussian_u, gaussian_v
+
+M, S = torch.tensor([1.0, -2.0]), 0.3
+
+
+class Exact(nn.Module):
+    """The true fields for x ~ N(M, S^2 I), called like a network."""
+
+    def u(self, z, r, t, cond):
+        return gaussian_u(z, r, t, M, S)
+
+    def velocity(self, z, t, cond):
+        return gaussian_v(z, t, M, S)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_exact_u_hits_the_data_in_any_number_of_steps(steps):
+    e = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
+    x = sample(Exact(), e, steps=steps)
+    assert_close(x, M + S * e, atol=1e-5, rtol=1e-5)  # the flow maps noise e to m + s e
+    assert_close(x.mean(0), M, atol=0.01, rtol=0)
+    assert_close(x.std(0), torch.full((2,), S), atol=0.01, rtol=0)
+
+
+def test_euler_needs_many_steps_where_u_needs_one():
+    e = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    errors = [(euler(Exact(), e, steps=n) - (M + S * e)).abs().max().item() for n in (1, 16, 64, 256)]
+    assert errors[0] > 0.5
+    assert_close(errors[3] / errors[2], 0.25, rtol=0.1, atol=0)  # first order
+
+
+def test_closed_form_u_is_the_integral_of_v():
+    g = torch.Generator().manual_seed(0)
+    z, t = torch.randn(64, 2, generator=g, dtype=torch.float64), torch.rand(64, 1, generator=g, dtype=torch.float64)
+    r, m, n = t * torch.rand(64, 1, generator=g, dtype=torch.float64), M.double(), 4000
+    total = torch.zeros_like(z)
+    for k in range(n):  # midpoint rule along the exact flow
+        s = t - (k + 0.5) / n * (t - r)
+        total += gaussian_v(gaussian_flow(z, s, t, m, S), s, m, S) / n
+    assert_close(gaussian_u(z, r, t, m, S), total, atol=1e-6, rtol=1e-6)
+    assert_close(gaussian_u(z, t, t, m, S), gaussian_v(z, t, m, S))
+
+
+def test_generate_asks_for_each_class_in_turn_and_repeats():
+    net = network("mlp")
+    x, y = generate(net, 25, steps=2, seed=4, batch=10)
+    assert x.shape == (25, 1, 4, 4) and y.tolist() == [i % 10 for i in range(25)]
+    again, _ = generate(net, 25, steps=2, seed=4, batch=10)
+    assert torch.equal(x, again)
+    other, _ = generate(net, 25, steps=2, seed=5, batch=10)
+    assert not torch.allclose(x, other)
+    assert generate(network("mlp", num_classes=None), 5)[1] is None
+
+
+def test_steps_and_conditions_are_checked():
+    net = network("mlp")
+    with pytest.raises(ValueError, match="steps = 0"):
+        sample(net, torch.randn(2, 1, 4, 4), Cond(torch.zeros(2).long()), steps=0)
+    with pytest.raises(ValueError, match="needs the condition y"):
+        sample(net, torch.randn(2, 1, 4, 4))

@@ -1,0 +1,180 @@
+"""The loop: exact resume, stopping before a bad update, what it logs, and that it learns a known field."""
+
+import json
+import math
+
+import pytest
+import torch
+from helpers import drawn, network, tiny
+
+from imf_lite import checkpoint, training
+from imf_lite.data import Data, Split
+from imf_lite.draws import DrawConfig
+from imf_lite.networks import MLPConfig
+from imf_lite.objective import Objective
+from imf_lite.recipes import RECIPES, Recipe, get
+from imf_lite.training import NonFiniteError, learning_rate, load_network, read_metrics, train
+from toy_experiments.exact import gaussian_u
+
+
+def steps(recipe, out, stop=None, **kwargs):
+    """Train, or be interrupted after record `stop`; the losses seen."""
+    losses = []
+    for record in train(recipe, out, **kwargs):
+        losses.append((record.step, record.loss, record.grad_norm, record.raw_u_neq))
+        if record.step == stop:
+            break
+    return losses
+
+
+@pytest.mark.parametrize("name", ["digits_imf", "digits_mf"])
+@pytest.mark.parametrize("stop", [3, 5])
+def test_resume_is_exact_bit_for_bit(tmp_path, name, stop):
+    recipe = tiny(name)
+    whole = steps(recipe, tmp_path / "whole", device="cpu")
+    steps(recipe, tmp_path / "parts", stop=stop, device="cpu")
+    rest = steps(recipe, tmp_path / "parts", device="cpu")
+    assert rest == whole[-len(rest) :] and rest[0][0] == (1 if stop == 3 else 4)
+    logged = [(r["step"], r["loss"], r["grad_norm"], r["raw_u_neq"]) for r in read_metrics(tmp_path / "parts")]
+    assert logged == whole
+    a, b = (checkpoint.load(checkpoint.latest(tmp_path / run / "checkpoints"))[0] for run in ("whole", "parts"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    assert any(k.startswith("optimizer/exp_avg_sq/") for k in a)
+
+
+def test_a_finished_run_does_nothing_more(tmp_path):
+    recipe = tiny()
+    steps(recipe, tmp_path)
+    assert steps(recipe, tmp_path) == []
+    assert len(read_metrics(tmp_path)) == recipe.steps
+
+
+def test_a_half_written_line_is_left_out(tmp_path):
+    steps(tiny(), tmp_path)
+    with open(tmp_path / "metrics.jsonl", "a") as f:
+        f.write('{"step": 7, "lo')
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    steps(tiny(), tmp_path)
+    with pytest.raises(ValueError, match=r"another run: lr = 0.002, not 0.1"):
+        steps(tiny(lr=0.1), tmp_path)
+    assert len(read_metrics(tmp_path)) == 6
+
+
+def test_changed_code_is_pointed_out(tmp_path):
+    steps(tiny(), tmp_path)
+    about = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(about | {"code": "other"}))
+    with pytest.warns(UserWarning, match="code"):
+        steps(tiny(), tmp_path)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, monkeypatch):
+    recipe = tiny()
+    calls = []
+
+    def poisoned(self, draws, forward=Objective.forward):
+        calls.append(1)
+        step = forward(self, draws)
+        return step._replace(loss=step.loss * math.nan) if len(calls) == 5 else step
+
+    monkeypatch.setattr(Objective, "forward", poisoned)
+    with pytest.raises(NonFiniteError, match=r"update 5; stopped before the update.*step-000000003.safetensors"):
+        steps(recipe, tmp_path)
+    tensors, counters = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
+    assert counters["step"] == 3 and all(t.isfinite().all() for t in tensors.values())
+
+
+def test_records_split_by_r_and_by_t():
+    draws = drawn(batch=64, p_r_neq_t=0.25)
+    step = Objective(network("mlp", 1), "imf")(draws)
+    m = training.means(step)
+    assert m["raw_u_eq"] == pytest.approx(step.raw_u[:48].mean().item())
+    assert m["raw_u_neq"] == pytest.approx(step.raw_u[48:].mean().item())
+    assert m["raw_v_neq"] == pytest.approx(step.raw_v[48:].mean().item())
+    assert m["h_du_dt"] == pytest.approx(step.h_du_dt[48:].mean().item())
+    low = (draws.t.flatten() >= 0.3) & (draws.t.flatten() < 0.4)
+    assert m["raw_u_by_t"][3] == pytest.approx(step.raw_u[low].mean().item())
+    assert m["raw_u_by_t"][0] is None  # no time that small in this batch
+    json.dumps(m, allow_nan=False)
+
+
+def test_records_of_a_network_without_a_head_have_no_v():
+    m = training.means(Objective(network("mlp"), "mf")(drawn(p_r_neq_t=1.0)))
+    assert m["raw_v_neq"] is None and m["raw_v_by_t"] == [None] * 10 and m["raw_u_eq"] is None
+
+
+def test_learning_rate():
+    recipe = get("digits_imf", lr=1.0, warmup=10, steps=100, decay="constant")
+    assert [learning_rate(recipe, k) for k in (0, 5, 10, 99)] == [0.0, 0.5, 1.0, 1.0]
+    assert learning_rate(get("digits_imf", lr=1.0, steps=100), 75) == 0.25
+
+
+def test_batches_go_through_the_data_once_an_epoch():
+    recipe = tiny(batch=10)
+    epoch = torch.cat([training.batch_indices(45, recipe, k) for k in range(4)])
+    assert len(set(epoch.tolist())) == 40
+    following = torch.cat([training.batch_indices(45, recipe, k) for k in range(4, 8)])
+    assert len(set(following.tolist())) == 40 and not torch.equal(epoch, following)
+
+
+def test_data_that_cannot_be_trained_on_is_refused(tmp_path):
+    x, y = torch.zeros(20, 2), torch.zeros(20).long()
+    for data, message in (
+        (Data(Split(x.int(), y), Split(x, y), 1), "floating point"),
+        (Data(Split(x, y + 3), Split(x, y), 3), "labels"),
+        (Data(Split(x[:5], y[:5]), Split(x, y), 1), "lower the batch"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            steps(tiny(), tmp_path, data=data)
+    with pytest.raises(ValueError, match="no data set named 'digit'"):
+        steps(tiny(data="digit"), tmp_path)
+
+
+def test_untrained_or_missing_runs_are_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoint: train first"):
+        load_network(tmp_path)
+
+
+def test_the_ema_network_is_what_sampling_loads(tmp_path):
+    recipe = tiny(ema=0.5)
+    steps(recipe, tmp_path)
+    net = load_network(tmp_path)
+    tensors, _ = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
+    assert not torch.equal(tensors["ema/z_embedder.weight"], tensors["net/z_embedder.weight"])
+    assert torch.equal(net.z_embedder.weight, tensors["ema/z_embedder.weight"])
+
+
+def test_the_run_says_what_made_it(tmp_path):
+    recipe = tiny()
+    steps(recipe, tmp_path, device="cpu")
+    about = json.loads((tmp_path / "run.json").read_text())
+    assert Recipe.from_json(json.dumps(about["recipe"])) == recipe
+    assert about["device"] == "cpu" == read_metrics(tmp_path)[0]["device"]
+    assert about["code"] == training.fingerprint() and about["parameters"] > 0
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_every_recipe_runs(tmp_path, name):
+    assert len(steps(get(name, steps=2), tmp_path)) == 2
+
+
+@pytest.mark.parametrize("method, v_depth", [("mf", None), ("imf", None), ("imf", 1)])
+def test_a_small_network_learns_the_closed_form_u(tmp_path, method, v_depth):
+    """On Gaussian data u is known; MF, iMF with the boundary and iMF with a head all find it."""
+    m, s = torch.tensor([0.5, -0.5]), 0.5
+    x = m + s * torch.randn(4096, 2, generator=torch.Generator().manual_seed(0))
+    recipe = Recipe(
+        "gauss", method, "none", MLPConfig(width=64, depth=2, time_scale=3.0, v_depth=v_depth),
+        DrawConfig(times="uniform"), p=0.0, steps=600, batch=512, lr=3e-3, decay="linear", ema=0.98, log_every=100,
+    )  # fmt: skip
+    steps(recipe, tmp_path, data=Data(Split(x, None), Split(x, None), None))
+    net = load_network(tmp_path, "cpu")
+    e, one = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1)), torch.ones(2000, 1)
+    z = 0.5 * (m + s * e) + 0.5 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(2))
+    for z, r, t in ((e, 0 * one, one), (z, 0.25 * one, 0.5 * one)):
+        exact = gaussian_u(z, r, t, m, s)
+        error = ((net.u(z, r, t) - exact).square().mean() / exact.square().mean()).item()
+        assert error < 0.02
