@@ -79,7 +79,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     try:
         with safe_open(path, framework="pt") as f:
             meta = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # safetensors raises its own, OSError, or UnicodeDecodeError: all mean the same
         raise CheckpointError(damaged(path, str(error))) from error
     if digest(tensors, meta.get("counters", "")) != meta.get("sha256"):

@@ -47,7 +47,7 @@ def check_times(z: Tensor, r: Tensor, t: Tensor) -> None:
             raise ValueError(f"{name} has shape {tuple(s.shape)}, but z {tuple(z.shape)} needs {shape}.")
         if readable(s) and not ((s >= 0) & (s <= 1)).all():
             raise ValueError(
-                f"{name} reaches from {s.min():.4g} to {s.max():.4g}; times lie in [0, 1], where 1 is noise and 0 is data."
+                f"{name} reaches from {s.min():.4g} to {s.max():.4g}; times lie in [0, 1]: 1 is noise, 0 is data."
             )
     if readable(t) and (r > t).any():
         raise ValueError(f"r > t by up to {(r - t).max():.4g}; r is the earlier end of the interval: swap the two.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,12 +53,6 @@ class DrawConfig:
                 raise ValueError(f"draws.{name} = {getattr(self, name)}; it is a share: choose a value in [0, 1].")
         if self.times not in ("logit_normal", "uniform"):
             raise ValueError(f"draws.times = {self.times!r}; choose 'logit_normal' or 'uniform'.")
-
-
-def generator(device: torch.device | str, *seeds: int) -> torch.Generator:
-    """A generator seeded by several integers, e.g. (run seed, rank, step): resuming needs no saved state."""
-    seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
-    return torch.Generator(device).manual_seed(seed)
 
 
 def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator) -> Draws:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 
 from . import checkpoint, data
-from .draws import generator
 from .images import to_uint8
+from .rng import generator
 
 
 class Classifier(nn.Module):

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics
 
 from .data import Data, Split
-from .draws import generator
 from .extractors import CLASSIFIERS
 from .images import to_uint8
+from .rng import generator
 from .sampling import generate, sample
 
 

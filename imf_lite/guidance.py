@@ -7,10 +7,13 @@ on rows with r = t it already is the predicted velocity, so no second forward is
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from .draws import Draws
+if TYPE_CHECKING:
+    from .draws import Draws
 
 
 def conditional(net, z: Tensor, draws: Draws, cond, own: Tensor) -> tuple[Tensor, Tensor]:

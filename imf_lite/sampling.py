@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from .conditions import Cond
-from .draws import generator
+from .rng import generator
 
 
 @torch.no_grad()
@@ -37,7 +39,7 @@ def intervals(e: Tensor, steps: int):
         raise ValueError(f"steps = {steps}; a sample needs at least one network evaluation.")
     times = torch.linspace(1, 0, steps + 1, device=e.device, dtype=e.dtype)
     ones = e.new_ones(len(e), *[1] * (e.ndim - 1))
-    for t, r in zip(times[:-1], times[1:], strict=True):
+    for t, r in pairwise(times):
         yield t * ones, r * ones
 
 

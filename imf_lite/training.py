@@ -25,10 +25,11 @@ import torch
 from . import checkpoint
 from .conditions import check_data
 from .data import Data, load
-from .draws import draw, generator
+from .draws import draw
 from .networks import Network, build
 from .objective import Objective, Step
 from .recipes import Recipe
+from .rng import generator
 
 T_BINS = 10
 ORDER, DRAWS = 1, 2  # streams of random numbers

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from imf_lite.conditions import Cond
-from imf_lite.draws import DrawConfig, Draws, draw, generator
+from imf_lite.draws import DrawConfig, Draws, draw
 from imf_lite.networks import DiTConfig, MLPConfig, Network, build
 from imf_lite.recipes import Recipe, get
+from imf_lite.rng import generator
 
 CONFIGS = {
     "mlp": MLPConfig(width=32, depth=3),

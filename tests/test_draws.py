@@ -5,7 +5,8 @@ import torch
 from helpers import drawn
 from torch.testing import assert_close
 
-from imf_lite.draws import DrawConfig, draw, generator
+from imf_lite.draws import DrawConfig, draw
+from imf_lite.rng import generator
 
 
 @pytest.mark.parametrize("share, n_eq", [(0.0, 8), (0.25, 6), (0.5, 4), (1.0, 0)])
@@ -54,7 +55,7 @@ def test_same_seeds_same_draws_and_other_seeds_others():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="torch.uint8.*floating point"):
+    with pytest.raises(ValueError, match=r"torch.uint8.*floating point"):
         draw(torch.zeros(4, 2, dtype=torch.uint8), None, DrawConfig(), generator("cpu", 0))
     with pytest.raises(ValueError, match=r"y has shape \(3,\)"):
         draw(torch.zeros(4, 2), torch.zeros(3).long(), DrawConfig(), generator("cpu", 0))

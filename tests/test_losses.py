@@ -56,7 +56,7 @@ def test_at_fixed_z_only_mf_feels_the_pair(kind):
 def test_slope_equals_finite_differences(kind):
     net, draws = network(kind, dtype=torch.float64), drawn(dtype=torch.float64, p_r_neq_t=1.0)
     z, cond = point(draws)
-    along, eps = torch.randn_like(z), 1e-5
+    along, eps = torch.randn_like(z), 1e-6
     du_dt = losses.slope(net, z, draws.r, draws.t, cond, 0, along)
     ahead = net.u(z + eps * along, draws.r, draws.t + eps, cond)
     behind = net.u(z - eps * along, draws.r, draws.t - eps, cond)

@@ -17,7 +17,8 @@ def test_loss_and_every_gradient_are_the_published_ones(name):
     f, net = load(name), imf_network()
     n_eq = int(f["fm_mask"].sum())
     assert f["fm_mask"][:n_eq].all()
-    draws = Draws(f["x"], f["e"], f["labels"].long(), f["t4"], f["r4"], f["drop_mask"], f["omega"], f["t_min"], f["t_max"], n_eq)  # fmt: skip
+    y, drop, omega, t_min, t_max = (f[k] for k in ("labels", "drop_mask", "omega", "t_min", "t_max"))
+    draws = Draws(f["x"], f["e"], y.long(), f["t4"], f["r4"], drop, omega, t_min, t_max, n_eq)
     recorded = (f["out/v_g"], f["out/v_c"])
     objective = Objective(net, "imf", float(f["hyper/norm_p"]), float(f["hyper/norm_eps"]), rule=lambda *_: recorded)
     step = objective(draws)

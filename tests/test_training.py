@@ -174,7 +174,7 @@ def test_a_small_network_learns_the_closed_form_u(tmp_path, method, v_depth):
     net = load_network(tmp_path, "cpu")
     e, one = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1)), torch.ones(2000, 1)
     z = 0.5 * (m + s * e) + 0.5 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(2))
-    for z, r, t in ((e, 0 * one, one), (z, 0.25 * one, 0.5 * one)):
-        exact = gaussian_u(z, r, t, m, s)
-        error = ((net.u(z, r, t) - exact).square().mean() / exact.square().mean()).item()
+    for at, r, t in ((e, 0 * one, one), (z, 0.25 * one, 0.5 * one)):
+        exact = gaussian_u(at, r, t, m, s)
+        error = ((net.u(at, r, t) - exact).square().mean() / exact.square().mean()).item()
         assert error < 0.02

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -50,7 +51,8 @@ def curve(ax: Axes, values: Sequence[float], method: str, window: int = 100) -> 
 
 
 def digits(ax: Axes, images: Tensor, title: str, columns: int = 10) -> None:
-    """A grid of uint8 images (N, 1, H, W), row by row."""
-    ax.imshow(grid(images, columns)[0], cmap="gray_r", vmin=0, vmax=255)
+    """A grid of uint8 images (N, 1, H, W), row by row, black on white, a pixel apart."""
+    picture = grid(F.pad(images, (1, 1, 1, 1)), columns)[0]
+    ax.imshow(picture, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
     ax.set_title(title)
     ax.set_axis_off()

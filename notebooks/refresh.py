@@ -1,0 +1,45 @@
+"""Execute notebooks in place, as they are committed: python notebooks/refresh.py 00_quickstart ...
+
+Takes progress bars and execution times out of the outputs, and pins the picture of the cell tagged
+`figure` to the top of the notebook (and to notebooks/figures, for the README).
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+
+
+def refresh(name: str) -> None:
+    """Execute one notebook and write it back. Raises CellExecutionError, and writes nothing, if a cell fails."""
+    path = HERE / f"{name}.ipynb"
+    notebook = nbformat.read(path, 4)
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(HERE.parent)}}).execute()
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not progress(o)]
+        if "figure" in cell.metadata.get("tags", []):
+            picture = next(o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
+            notebook.cells[0].attachments = {"figure.png": {"image/png": picture}}
+            (HERE / "figures").mkdir(exist_ok=True)
+            (HERE / "figures" / f"{name}.png").write_bytes(base64.b64decode(picture))
+    nbformat.write(notebook, path)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
+
+
+def progress(output) -> bool:
+    """Whether an output is a progress bar."""
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+if __name__ == "__main__":
+    for notebook_name in sys.argv[1:] or sorted(p.stem for p in HERE.glob("*.ipynb")):
+        refresh(notebook_name)

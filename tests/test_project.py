@@ -1,0 +1,130 @@
+"""The project keeps its own rules: requirements, arrows, notebooks, and a README whose commands work."""
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from imf_lite import cli
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REQUIREMENTS = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_conda_and_pip_ask_for_the_same():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert conda[0] == f"python{PROJECT['requires-python']}"
+    assert conda[-1]["pip"] == [*REQUIREMENTS, "-e ."]
+
+
+def test_the_tested_versions_lie_in_the_ranges():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {r.name.lower().replace("_", "-"): r for r in map(Requirement, lines)}
+    for wanted in map(Requirement, REQUIREMENTS):
+        version = str(pinned[wanted.name].specifier).removeprefix("==")
+        assert wanted.specifier.contains(version), wanted
+
+
+def test_arrows_point_one_way():
+    allowed = {
+        "losses": set(),
+        "draws": {"conditions"},
+        "guidance": {"draws"},  # for a type hint alone
+        "sampling": {"conditions", "rng"},
+        "objective": {"losses", "guidance", "conditions", "draws", "networks"},
+    }
+    for name, may in allowed.items():
+        tree = ast.parse((ROOT / "imf_lite" / f"{name}.py").read_text())
+        found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level and n.module}
+        found |= {
+            a.name
+            for n in ast.walk(tree)
+            if isinstance(n, ast.ImportFrom) and n.level and not n.module
+            for a in n.names
+        }
+        assert found <= may, name
+    for path in (ROOT / "imf_lite").rglob("*.py"):
+        text = path.read_text()
+        assert "matplotlib" not in text and "toy_experiments" not in text, path
+        calls = {
+            n.func.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
+        assert path.name == "cli.py" or "print" not in calls, path
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_as_they_should_be(path):
+    assert path.stat().st_size < 300_000
+    cells = json.loads(path.read_text())["cells"]
+    code = [c for c in cells if c["cell_type"] == "code"]
+    assert sum("parameters" in c["metadata"].get("tags", []) for c in code) == 1
+    for c in code:
+        assert len("".join(c["source"]).splitlines()) <= 25
+        assert c["execution_count"], f"{path.name} is not executed"
+        assert not any(o["output_type"] == "error" for o in c["outputs"])
+    assert any("image/png" in o.get("data", {}) for c in code for o in c["outputs"])
+    assert any(re.search(r"^assert ", "".join(c["source"]), re.M) for c in code)
+    assert cells[0]["attachments"] or not re.search("attachment:", "".join(cells[0]["source"]))
+
+
+def test_nothing_names_a_place_that_others_do_not_have():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for name in files:
+        if name.endswith((".py", ".md", ".toml", ".yml", ".txt", ".ipynb", "Makefile", "run")):
+            found = re.search(r"(?<![\w.])/(home|root|work|Users)/\w+|file:///", (ROOT / name).read_text())
+            assert name == "tests/test_project.py" or not found, f"{name}: {found}"
+
+
+def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
+    commands = readme_commands()
+    assert len(commands) >= 8
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        words = shlex.split(command)
+        match words[0]:
+            case "git" | "cd":  # where the project comes from
+                pass
+            case "make":
+                subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+            case ".venv/bin/imf-lite":
+                small = ["--steps", "2", "--net.width", "16"] if words[1] == "train" else []
+                monkeypatch.setattr(sys, "argv", [*words, *small])
+                cli.main()
+            case ".venv/bin/papermill":
+                source = (ROOT / words[1]).read_text()
+                cell = next(c for c in json.loads(source)["cells"] if "parameters" in c["metadata"].get("tags", []))
+                for k, word in enumerate(words):
+                    assert word != "-p" or re.search(rf"^{words[k + 1]} = ", "".join(cell["source"]), re.M), command
+            case "conda":
+                assert (ROOT / words[words.index("-f") + 1]).exists()
+            case _:
+                pytest.fail(f"nobody checks this command: {command}")
+    assert list(tmp_path.glob("runs/*/samples/*.png")) and list(tmp_path.glob("runs/*/evaluation/*.json"))
+    assert "fid_over_floor" in capsys.readouterr().out
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / name).read_text()):
+            assert (ROOT / target).exists(), f"{name}: {target}"
