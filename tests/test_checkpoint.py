@@ -20,7 +20,7 @@ import sys
 sys.path.insert(0, {here!r})
 from helpers import tiny
 from imf_lite.training import train
-for record in train(tiny(steps=100_000, save_every=1, **{{"net.width": 128}}), {out!r}, device="cpu"):
+for record in train(tiny(steps=100_000, save_every=1, **{{"net.width": 256}}), {out!r}, device="cpu"):
     print(record.step, flush=True)
 """
 
@@ -34,12 +34,13 @@ def trained(out, steps=6):
 def test_sigkill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
     """Saving takes most of each step here, so that random moments fall into it."""
     code = FOREVER.format(here=os.path.dirname(__file__), out=str(tmp_path))
-    last, mid_save = 0, 0
-    for k in range(8):
+    last, mid_save, k = 0, 0, 0
+    while k < 6 or (not mid_save and k < 30):
         process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(2):
             process.stdout.readline()
         time.sleep(0.0171 * k)
+        k += 1
         process.send_signal(signal.SIGKILL)
         process.communicate()
         mid_save += len(list((tmp_path / "checkpoints").glob("*.tmp")))
