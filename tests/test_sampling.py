@@ -34,6 +34,10 @@ def test_the_exact_u_hits_the_data_in_any_number_of_steps(steps):
 
 def test_euler_needs_many_steps_where_u_needs_one():
     e = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one = e.new_ones(1000, 1)
+    assert_close(euler(Exact(), e, steps=1), e - gaussian_v(e, one, M, S))  # velocity at the step's beginning
+    half = e - 0.5 * gaussian_v(e, one, M, S)
+    assert_close(euler(Exact(), e, steps=2), half - 0.5 * gaussian_v(half, 0.5 * one, M, S))
     errors = [(euler(Exact(), e, steps=n) - (M + S * e)).abs().max().item() for n in (1, 16, 64, 256)]
     assert errors[0] > 0.5
     assert_close(errors[3] / errors[2], 0.25, rtol=0.1, atol=0)  # first order

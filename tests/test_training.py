@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from helpers import drawn, network, tiny
+from torch.testing import assert_close
 
 from imf_lite import checkpoint, training
 from imf_lite.data import Data, Split
@@ -139,12 +140,12 @@ def test_untrained_or_missing_runs_are_named(tmp_path):
 
 
 def test_the_ema_network_is_what_sampling_loads(tmp_path):
-    recipe = tiny(ema=0.5)
-    steps(recipe, tmp_path)
-    net = load_network(tmp_path)
-    tensors, _ = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
-    assert not torch.equal(tensors["ema/z_embedder.weight"], tensors["net/z_embedder.weight"])
-    assert torch.equal(net.z_embedder.weight, tensors["ema/z_embedder.weight"])
+    steps(tiny(ema=0.9, save_every=1), tmp_path)
+    before, after = (checkpoint.load(p)[0] for p in checkpoint.paths(tmp_path / "checkpoints"))
+    ema, raw = "ema/z_embedder.weight", "net/z_embedder.weight"
+    assert_close(after[ema], 0.9 * before[ema] + 0.1 * after[raw])
+    assert not torch.equal(after[ema], after[raw])
+    assert torch.equal(load_network(tmp_path).z_embedder.weight, after[ema])
 
 
 def test_the_run_says_what_made_it(tmp_path):

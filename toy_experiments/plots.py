@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -56,3 +57,58 @@ def digits(ax: Axes, images: Tensor, title: str, columns: int = 10) -> None:
     ax.imshow(picture, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
     ax.set_title(title)
     ax.set_axis_off()
+
+
+def seeds(
+    ax: Axes, x: np.ndarray, many: np.ndarray, method: str, band: np.ndarray | None = None, label: bool = True
+) -> None:
+    """Curves (seeds, n) thin, their median thick; `band` (seeds, n), a deviation, is shown around the median."""
+    color, median = COLORS[method], np.median(many, 0)
+    ax.plot(x, many.T, color=color, lw=0.6, alpha=0.5)
+    ax.plot(x, median, color=color, ls=LINES[method])
+    if band is not None:
+        width = np.median(band, 0)
+        ax.fill_between(x, median - width, median + width, color=color, alpha=0.2, lw=0)
+    if label:
+        ax.annotate(NAMES[method], (x[-1], median[-1]), (3, 0), textcoords="offset points", color=color, va="center")
+
+
+def plane(ax: Axes, title: str = "", limit: float = 2.6) -> None:
+    """Equal, fixed axes without ticks, the same for all point sets."""
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[], title=title)
+
+
+def cloud(ax: Axes, x: Tensor, kind: str = "data", size: float = 1.0, **kwargs) -> None:
+    """Points (n, 2) as dots in the colour of their kind."""
+    ax.scatter(*x.detach().cpu().T.numpy(), s=size, color=COLORS[kind], lw=0, **kwargs)
+
+
+def density(ax: Axes, x: Tensor, limit: float = 2.6, bins: int = 80) -> None:
+    """The density of points (n, 2) as a picture, on the axes of `plane`."""
+    counts, _, _ = np.histogram2d(*x.detach().cpu().T.numpy(), bins=bins, range=[[-limit, limit]] * 2)
+    ax.imshow(counts.T, origin="lower", extent=(-limit, limit) * 2, vmax=np.quantile(counts, 0.995) or 1)
+
+
+def arrows(ax: Axes, z: Tensor, v: Tensor, kind: str = "data", scale: float = 0.25, **kwargs) -> None:
+    """Vectors v (n, 2) at points z (n, 2), drawn `scale` times as long as they are."""
+    ax.quiver(
+        *z.T.numpy(),
+        *(scale * v.detach()).T.numpy(),
+        color=COLORS[kind],
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        **kwargs,
+    )
+
+
+def trajectories(ax: Axes, path: Tensor, kind: str = "data", **kwargs) -> None:
+    """Paths (steps, n, 2): a line a point, a dot where it ends."""
+    ax.plot(path[:, :, 0].numpy(), path[:, :, 1].numpy(), color=COLORS[kind], **({"lw": 0.7, "alpha": 0.7} | kwargs))
+    cloud(ax, path[-1], kind, 8, zorder=3)
+
+
+def lattice(limit: float = 2.4, n: int = 15) -> Tensor:
+    """A square lattice of n x n points, (n^2, 2)."""
+    line = torch.linspace(-limit, limit, n)
+    return torch.cartesian_prod(line, line)

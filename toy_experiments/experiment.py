@@ -1,0 +1,140 @@
+"""What every experiment does: train some runs (again only where need be), reduce them to rows, write a table."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from imf_lite import checkpoint, training
+from imf_lite.draws import DrawConfig
+from imf_lite.networks import MLPConfig
+from imf_lite.recipes import Recipe, counterpart, override
+from imf_lite.sampling import euler, generate, sample
+
+from . import datasets
+
+RESULTS = Path(__file__).parent / "results"
+VARIANTS = {"mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
+
+
+def plane(variant: str = "head", **changes) -> Recipe:
+    """The paper's protocol in the plane: plain L2, no guidance, logit-normal times, half the rows r = t.
+
+    variant: "head" or "boundary" (iMF), "mf" or "fm"; all else is equal.
+    """
+    head = Recipe(
+        name="plane_imf",
+        method="imf",
+        data="a point set of toy_experiments",
+        net=MLPConfig(width=128, depth=4, v_depth=1),
+        draws=DrawConfig(),
+        p=0.0,
+        steps=2000,
+        batch=512,
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        ema=0.99,
+        save_every=100_000,
+    )
+    recipe = {
+        "head": lambda: head,
+        "boundary": lambda: override(head, {"name": "plane_imf_boundary", "net.v_depth": None}),
+        "mf": lambda: counterpart(head, "mf"),
+        "fm": lambda: counterpart(head, "fm"),
+    }[variant]()
+    return override(recipe, changes)
+
+
+class Job(NamedTuple):
+    """One run: its row's first columns, its point set and its recipe."""
+
+    keys: dict[str, str | int | float]
+    points: str
+    recipe: Recipe
+
+
+def train(job: Job, folder: Path) -> Path:
+    """Train a job in a folder named after its keys (a finished one is taken as it is); one thread."""
+    torch.set_num_threads(1)
+    out = folder / "-".join(str(v) for v in job.keys.values())
+    for _ in training.train(job.recipe, out, datasets.load(job.points), device="cpu"):
+        pass
+    return out
+
+
+def sweep(jobs: Sequence[Job], folder: Path, reduce: Callable[[Job, Path], dict], workers: int = 2) -> list[dict]:
+    """Train all jobs, some at a time, and reduce each to a row of the table. Interrupted, it resumes."""
+    rows = []
+    with ProcessPoolExecutor(min(workers, os.cpu_count() or 1), get_context("spawn")) as pool:
+        for row in tqdm(pool.map(one, jobs, itertools.repeat(folder), itertools.repeat(reduce)), total=len(jobs)):
+            rows.append(row)
+    return rows
+
+
+def one(job: Job, folder: Path, reduce: Callable[[Job, Path], dict]) -> dict:
+    """Train one job and reduce it to a row."""
+    return {**job.keys, **reduce(job, train(job, folder)), "code": training.fingerprint()}
+
+
+def loss_summary(values: Sequence[float]) -> dict[str, float]:
+    """Of a raw loss: mean of the first 50 updates, mean and step-to-step spread of the last quarter."""
+    values = np.asarray(values, float)
+    last = values[-(len(values) // 4) :]
+    spread = float(np.diff(last).std() / 2**0.5)
+    return {
+        "start": float(values[:50].mean()),
+        "end": float(last.mean()),
+        "spread": spread,
+        "relative": spread / float(last.mean()),
+    }
+
+
+def thinned(values: Sequence[float], buckets: int = 100) -> np.ndarray:
+    """A curve's mean and standard deviation in equal buckets of updates, (buckets, 2): enough to draw it."""
+    parts = np.array_split(np.asarray(values, float), buckets)
+    return np.array([(p.mean(), p.std()) for p in parts])
+
+
+def samples(out: Path, n: int = 8000, steps: int = 1, seed: int = 0) -> torch.Tensor:
+    """Points (n, 2) from a run's EMA network; flow matching follows v, the others u."""
+    net = training.load_network(out, "cpu")
+    method = "fm" if '"method": "fm"' in (out / "run.json").read_text() else "other"
+    return generate(net, n, steps, seed, euler if method == "fm" else sample, batch=n)[0]
+
+
+def write_table(path: Path, rows: Sequence[dict]) -> None:
+    """Rows of equal columns as CSV, atomically; numbers to five significant digits."""
+    shown = [{k: f"{v:.5g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in rows]
+    lines = [list(shown[0]), *[list(row.values()) for row in shown]]
+    text = "\n".join(",".join(line) for line in lines) + "\n"
+    checkpoint.write_text(path, text)
+
+
+def read_table(path: Path) -> list[dict]:
+    """The rows of a CSV, numbers as numbers. Raises ValueError naming the command that writes a missing one."""
+    if not path.exists():
+        raise ValueError(
+            f"{path.name} is missing: write it with `python -m toy_experiments.{path.stem.split('-')[0]}`."
+        )
+    with open(path) as f:
+        return [{k: number(v) for k, v in row.items()} for row in csv.DictReader(f)]
+
+
+def number(text: str) -> str | int | float:
+    """A CSV cell as int or float, if it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
