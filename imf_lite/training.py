@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from . import checkpoint
+from . import checkpoint, losses
 from .conditions import check_data
 from .data import Data, load
 from .draws import draw
@@ -39,6 +39,7 @@ class Record(NamedTuple):
     """One line of metrics.jsonl: the batch of update `step`. Raw errors are squared norms, before weighting.
 
     eq, neq: mean over rows with r = t, r < t; by_t: mean in ten equal bins of t. None: no such row.
+    h_du_dt, du_dt_by_t: size of (t - r) du/dt, and of du/dt, on rows with r < t.
     """
 
     step: int
@@ -53,6 +54,7 @@ class Record(NamedTuple):
     h_du_dt: float | None
     raw_u_by_t: list[float | None]
     raw_v_by_t: list[float | None]
+    du_dt_by_t: list[float | None]
     seconds: float
     images_per_s: float
     device: str
@@ -62,10 +64,13 @@ class NonFiniteError(FloatingPointError):
     """Training met a gradient that is not finite, and stopped before using it."""
 
 
-def train(recipe: Recipe, out: str | Path, data: Data | None = None, device: str | None = None) -> Iterator[Record]:
+def train(
+    recipe: Recipe, out: str | Path, data: Data | None = None, device: str | None = None, slope=losses.slope
+) -> Iterator[Record]:
     """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`.
 
     data: instead of the data set that the recipe names. device: default cuda, else mps, else cpu.
+    slope: how du/dt is computed, for lessons that get it wrong on purpose.
     Raises ValueError for a recipe, data or folder that do not fit, CheckpointError for a damaged
     checkpoint, NonFiniteError before an update with a gradient that is not finite.
     """
@@ -77,7 +82,7 @@ def train(recipe: Recipe, out: str | Path, data: Data | None = None, device: str
     optimizer = torch.optim.AdamW(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
     )
-    objective = Objective(net, recipe.method, recipe.p, recipe.c)
+    objective = Objective(net, recipe.method, recipe.p, recipe.c, slope=slope)
     state = checkpoint.State(net, optimizer)
     open_run(recipe, out, shape, data.num_classes, state)
 
@@ -141,13 +146,12 @@ def means(step: Step) -> dict:
     rows = torch.stack([step.raw_u, none if step.raw_v is None else step.raw_v, step.t, step.h, step.h_du_dt])
     raw_u, raw_v, t, h, h_du_dt = rows.float().cpu().numpy()
     neq, bins = h > 0, np.minimum((t * T_BINS).astype(int), T_BINS - 1)
-    count = np.bincount(bins, minlength=T_BINS)
 
     def mean(values: np.ndarray) -> float | None:
         return float(values.mean()) if len(values) and not np.isnan(values).any() else None
 
-    def by_t(values: np.ndarray) -> list[float | None]:
-        total = np.bincount(bins, values, T_BINS)
+    def by_t(values: np.ndarray, bins: np.ndarray = bins) -> list[float | None]:
+        total, count = np.bincount(bins, values, T_BINS), np.bincount(bins, minlength=T_BINS)
         return [None if n == 0 or np.isnan(s) else float(s / n) for s, n in zip(total, count, strict=True)]
 
     return {
@@ -159,6 +163,7 @@ def means(step: Step) -> dict:
         "h_du_dt": mean(h_du_dt[neq]),
         "raw_u_by_t": by_t(raw_u),
         "raw_v_by_t": by_t(raw_v),
+        "du_dt_by_t": by_t(h_du_dt[neq] / h[neq], bins[neq]),
     }
 
 

@@ -99,6 +99,8 @@ def test_records_split_by_r_and_by_t():
     low = (draws.t.flatten() >= 0.3) & (draws.t.flatten() < 0.4)
     assert m["raw_u_by_t"][3] == pytest.approx(step.raw_u[low].mean().item())
     assert m["raw_u_by_t"][0] is None  # no time that small in this batch
+    low = low[48:]
+    assert m["du_dt_by_t"][3] == pytest.approx((step.h_du_dt / step.h)[48:][low].mean().item())
     json.dumps(m, allow_nan=False)
 
 

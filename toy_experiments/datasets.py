@@ -52,6 +52,8 @@ def swiss_roll(n: int, g: torch.Generator) -> Tensor:
 DATASETS: dict[str, Callable[[int, torch.Generator], Tensor]] = {
     "checkerboard": checkerboard,
     "eight_gaussians": EIGHT.sample,
+    "eight_gaussians_narrow": Mixture(EIGHT.means, 0.05).sample,
+    "eight_gaussians_wide": Mixture(EIGHT.means, 0.2).sample,
     "two_moons": two_moons,
     "pinwheel": pinwheel,
     "swiss_roll": swiss_roll,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from imf_lite import checkpoint, training
+from imf_lite import checkpoint, losses, training
 from imf_lite.draws import DrawConfig
 from imf_lite.networks import MLPConfig
 from imf_lite.recipes import Recipe, counterpart, override
@@ -39,8 +41,8 @@ def plane(variant: str = "head", **changes) -> Recipe:
         net=MLPConfig(width=128, depth=4, v_depth=1),
         draws=DrawConfig(),
         p=0.0,
-        steps=2000,
-        batch=512,
+        steps=1500,
+        batch=256,
         lr=1e-3,
         betas=(0.9, 0.999),
         ema=0.99,
@@ -61,14 +63,24 @@ class Job(NamedTuple):
     keys: dict[str, str | int | float]
     points: str
     recipe: Recipe
+    slope: Callable = losses.slope
+
+    @property
+    def name(self) -> str:
+        """The keys as the name of a folder."""
+        return "-".join(str(v).replace(" ", "_").replace(",", "") for v in self.keys.values())
 
 
 def train(job: Job, folder: Path) -> Path:
-    """Train a job in a folder named after its keys (a finished one is taken as it is); one thread."""
+    """Train a job in a folder named after its keys (a finished one is taken as it is); one thread.
+
+    A gradient that is not finite ends the run: the experiment reports it as its result.
+    """
     torch.set_num_threads(1)
-    out = folder / "-".join(str(v) for v in job.keys.values())
-    for _ in training.train(job.recipe, out, datasets.load(job.points), device="cpu"):
-        pass
+    out = folder / job.name
+    with contextlib.suppress(training.NonFiniteError):
+        for _ in training.train(job.recipe, out, datasets.load(job.points), "cpu", job.slope):
+            pass
     return out
 
 
@@ -114,10 +126,11 @@ def samples(out: Path, n: int = 8000, steps: int = 1, seed: int = 0) -> torch.Te
 
 def write_table(path: Path, rows: Sequence[dict]) -> None:
     """Rows of equal columns as CSV, atomically; numbers to five significant digits."""
-    shown = [{k: f"{v:.5g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in rows]
-    lines = [list(shown[0]), *[list(row.values()) for row in shown]]
-    text = "\n".join(",".join(line) for line in lines) + "\n"
-    checkpoint.write_text(path, text)
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    checkpoint.write_text(path, text.getvalue())
 
 
 def read_table(path: Path) -> list[dict]:

@@ -37,7 +37,7 @@ def reduce(job: Job, out: Path) -> dict:
 
 def main(
     seeds: int = 3,
-    steps: int = 2000,
+    steps: int = 1500,
     out: Path = RESULTS,
     runs: Path = Path("runs/plane"),
     sets: tuple[str, ...] = SETS,
@@ -63,8 +63,8 @@ def main(
     write_table(out / "stability.csv", [row | {"floor": floors[row["set"]]} for row in rows])
     curves = {}
     for job in jobs:
-        name = "-".join(map(str, job.keys.values()))
-        curves[name] = thinned([r["raw_u_neq"] for r in training.read_metrics(folder / name)]).astype(np.float32)
+        records = training.read_metrics(folder / job.name)
+        curves[job.name] = thinned([r["raw_u_neq"] for r in records]).astype(np.float32)
     np.savez_compressed(out / "stability.npz", **curves)
     matplotlib.use("agg")
     figure(curves, sets, seeds, steps).savefig(out / "stability.png")
