@@ -7,11 +7,13 @@ Takes progress bars and execution times out of the outputs, and pins the picture
 from __future__ import annotations
 
 import base64
+import io
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 HERE = Path(__file__).parent
 
@@ -26,6 +28,9 @@ def refresh(name: str) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not progress(o)]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = smaller(output.data["image/png"])
         if "figure" in cell.metadata.get("tags", []):
             picture = next(o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
             notebook.cells[0].attachments = {"figure.png": {"image/png": picture}}
@@ -33,6 +38,13 @@ def refresh(name: str) -> None:
             (HERE / "figures" / f"{name}.png").write_bytes(base64.b64decode(picture))
     nbformat.write(notebook, path)
     print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
+
+
+def smaller(png: str) -> str:
+    """A base64 PNG with a palette of 128 colours: a third of the size, and no visible difference in plots."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(128).save(out, "png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def progress(output) -> bool:

@@ -84,13 +84,15 @@ def train(job: Job, folder: Path) -> Path:
     return out
 
 
-def sweep(jobs: Sequence[Job], folder: Path, reduce: Callable[[Job, Path], dict], workers: int = 2) -> list[dict]:
-    """Train all jobs, some at a time, and reduce each to a row of the table. Interrupted, it resumes."""
-    rows = []
+def map_jobs(work: Callable, jobs: Sequence[Job], *args, workers: int = 2) -> list:
+    """work(job, *args) for every job, some at a time in processes of their own; results in order."""
     with ProcessPoolExecutor(min(workers, os.cpu_count() or 1), get_context("spawn")) as pool:
-        for row in tqdm(pool.map(one, jobs, itertools.repeat(folder), itertools.repeat(reduce)), total=len(jobs)):
-            rows.append(row)
-    return rows
+        return list(tqdm(pool.map(work, jobs, *map(itertools.repeat, args)), total=len(jobs)))
+
+
+def sweep(jobs: Sequence[Job], folder: Path, reduce: Callable[[Job, Path], dict]) -> list[dict]:
+    """Train all jobs and reduce each to a row of the table. Interrupted, it resumes."""
+    return map_jobs(one, jobs, folder, reduce)
 
 
 def one(job: Job, folder: Path, reduce: Callable[[Job, Path], dict]) -> dict:

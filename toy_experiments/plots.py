@@ -76,6 +76,7 @@ def seeds(
 def plane(ax: Axes, title: str = "", limit: float = 2.6) -> None:
     """Equal, fixed axes without ticks, the same for all point sets."""
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
 
 
 def cloud(ax: Axes, x: Tensor, kind: str = "data", size: float = 1.0, **kwargs) -> None:

@@ -1,0 +1,98 @@
+"""Claims, twice: on the stored results of full runs, and live in miniatures that break when the code does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import gradients
+
+from imf_lite import losses
+from imf_lite.draws import DrawConfig, draw
+from imf_lite.networks import MLPConfig, build
+from imf_lite.objective import Objective
+from imf_lite.rng import generator
+from imf_lite.training import fingerprint
+from toy_experiments import analysis, claims, datasets
+from toy_experiments.experiment import RESULTS, read_table
+
+ROOT = Path(__file__).parent.parent
+NAMED_BEFORE = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A boundary network that has learnt a little of eight Gaussians: its Jacobian is no longer small."""
+    net = build(MLPConfig(width=64, depth=2), (2,), None)
+    objective, optimizer = Objective(net, "imf", p=0), torch.optim.AdamW(net.parameters(), 3e-3)
+    x = datasets.points("eight_gaussians", 20_000)
+    for k in range(150):
+        optimizer.zero_grad()
+        rows = torch.randint(len(x), (256,), generator=generator("cpu", k))
+        objective(draw(x[rows], None, DrawConfig(), generator("cpu", 1, k))).loss.backward()
+        optimizer.step()
+    return net
+
+
+def test_the_table_is_what_the_script_writes():
+    assert (ROOT / "CLAIMS.md").read_text() == claims.text()
+
+
+def test_results_are_of_the_code_as_it_is():
+    for path in RESULTS.glob("*.csv"):
+        assert {r["code"] for r in read_table(path)} == {fingerprint()}, f"{path.name}: run `make claims`"
+
+
+def test_stored_imf_is_calmer_on_every_set_and_seed():
+    rows = read_table(RESULTS / "stability.csv")
+    for name in NAMED_BEFORE:
+        of = {v: [r for r in rows if r["set"] == name and r["variant"] == v] for v in ("mf", "boundary", "head")}
+        assert len(of["mf"]) >= 3
+        for mf, boundary, head in zip(*of.values(), strict=True):
+            assert max(boundary["spread"], head["spread"]) <= 0.6 * mf["spread"]
+            assert boundary["end"] < boundary["start"] and head["end"] < head["start"] and mf["end"] >= mf["start"]
+
+
+def test_stored_digits():
+    rows = read_table(RESULTS / "digits.csv")
+    of = {v: [r for r in rows if r["variant"] == v] for v in ("mf", "boundary", "head", "fm")}
+    for mf, head, fm in zip(of["mf"], of["head"], of["fm"], strict=True):
+        assert head["spread"] <= 0.5 * mf["spread"]
+        assert head["fid1"] <= 12 * head["floor"] and head["fid2"] <= 6 * head["floor"] and head["agreement1"] >= 0.98
+        assert head["fid2"] < head["fid1"] and mf["fid2"] < mf["fid1"]
+        assert fm["fid1"] > 2 * head["fid1"] and fm["recall1"] < 0.1
+
+
+def test_stored_checkerboard_is_near_its_floor():
+    rows = read_table(RESULTS / "quality.csv")
+    last = max(r["updates"] for r in rows)
+    found = sorted(r["sw1"] / r["floor"] for r in rows if r["variant"] == "head" and r["updates"] == last)
+    assert found[len(found) // 2] <= 2.5
+
+
+def test_live_mfs_gradient_is_noisier_at_the_same_network(net):
+    x = datasets.points("eight_gaussians", 20_000)
+    noise = {method: analysis.gradient_noise(net, method, x, batches=20)["variance"] for method in ("mf", "imf")}
+    assert noise["imf"] < 0.75 * noise["mf"]
+
+
+def test_live_what_leaks_is_what_separates_the_losses(net):
+    parts = analysis.decompose(net, datasets.EIGHT, n=10_000)
+    for method, leak in (("mf", parts["leak"]), ("imf", 0.0)):
+        total = parts["irreducible"] + leak + parts[f"{method} error"]
+        assert total == pytest.approx(parts[method], rel=0.03)
+    assert parts["leak"] > 0.1 * parts["irreducible"]
+
+
+def test_live_the_tangent_alone_makes_the_difference(net):
+    """Give the slope of iMF the tangent of MF, and iMF is as noisy as MF."""
+    g = generator("cpu", 5)
+    draws = draw(datasets.points("eight_gaussians", 256), None, DrawConfig(p_r_neq_t=1.0), g)
+
+    def wrong(net, z, r, t, cond, n_eq, along):
+        return losses.slope(net, z, r, t, cond, n_eq, draws.e - draws.x)
+
+    loss_mf, grad_mf = gradients(Objective(net, "mf", p=0), draws)
+    loss_imf, grad_imf = gradients(Objective(net, "imf", p=0, slope=wrong), draws)
+    torch.testing.assert_close(loss_mf, loss_imf)
+    for name in grad_mf:
+        torch.testing.assert_close(grad_mf[name], grad_imf[name], rtol=1e-4, atol=1e-5)

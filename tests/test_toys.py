@@ -1,0 +1,174 @@
+"""Point sets, exact fields, metrics with a known answer, and the experiments' commands on a tiny budget."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch.func import jvp
+from torch.testing import assert_close
+
+from toy_experiments import datasets, digits, experiment, knobs, metrics, quality, stability
+from toy_experiments.datasets import EIGHT, GAUSSIAN, TRIANGLE
+from toy_experiments.exact import gaussian_u, gaussian_v, runge_kutta
+
+
+def times(n, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    t = 0.02 + 0.98 * torch.rand(n, 1, generator=g, dtype=torch.float64)
+    return t * torch.rand(n, 1, generator=g, dtype=torch.float64), t, 1.5 * torch.randn(n, 2, generator=g).double()
+
+
+@pytest.mark.parametrize("name", list(datasets.DATASETS))
+def test_point_sets_are_fixed_by_seed_centred_and_as_wide_as_noise(name):
+    x = datasets.points(name, 4000)
+    assert x.shape == (4000, 2) and x.isfinite().all()
+    assert_close(x, datasets.points(name, 4000), rtol=0, atol=0)
+    assert not torch.equal(x, datasets.points(name, 4000, seed=1))
+    assert x.mean(0).norm() < 0.8 and 0.4 < x.std() < 1.3 and x.abs().max() < 3
+    data = datasets.load(name, n=100)
+    assert len(data.train.x) == 100 and len(data.held_out.x) == 8000
+
+
+def test_the_checkerboard_has_eight_full_squares():
+    x = datasets.points("checkerboard", 8000)
+    squares = torch.bincount(((x[:, 0] + 2).long() * 4 + (x[:, 1] + 2).long()), minlength=16)
+    assert (squares > 0).sum() == 8 and (squares[squares > 0] - 1000).abs().max() < 150
+
+
+def test_unknown_sets_are_named():
+    with pytest.raises(ValueError, match="no point set named 'moons'"):
+        datasets.points("moons", 3)
+
+
+@pytest.mark.parametrize("mixture", [GAUSSIAN, EIGHT, TRIANGLE])
+def test_mixture_u_equals_an_independent_integration(mixture):
+    r, t, z = times(12)
+    u = mixture.u(z, r, t, steps=200)
+    for k in range(12):
+        field = lambda s, y: mixture.v(torch.tensor(y)[None], torch.tensor([[s]], dtype=torch.float64))[0].numpy()  # noqa: E731
+        found = solve_ivp(field, (t[k].item(), r[k].item()), z[k].numpy(), rtol=1e-8, atol=1e-10)
+        expected = (z[k].numpy() - found.y[:, -1]) / (t[k] - r[k]).item()
+        np.testing.assert_allclose(u[k].numpy(), expected, atol=1e-4)
+
+
+def test_one_component_is_the_closed_form():
+    r, t, z = times(100)
+    m = GAUSSIAN.means[0].double()
+    assert_close(GAUSSIAN.v(z, t), gaussian_v(z, t, m, 0.5))
+    assert_close(GAUSSIAN.u(z, r, t), gaussian_u(z, r, t, m, 0.5), atol=1e-6, rtol=1e-6)
+    assert_close(GAUSSIAN.u(z, t, t), GAUSSIAN.v(z, t))
+
+
+def test_mixture_v_is_the_mean_of_e_minus_x():
+    g = torch.Generator().manual_seed(0)
+    x, e = TRIANGLE.sample(400_000, g), torch.randn(400_000, 2, generator=g)
+    near = (0.5 * x + 0.5 * e - torch.tensor([0.2, 0.1])).norm(dim=1) < 0.08
+    v = TRIANGLE.v(torch.tensor([[0.2, 0.1]]), torch.tensor([[0.5]]))[0]
+    error = (e - x)[near].std(0) / near.sum() ** 0.5
+    assert ((e - x)[near].mean(0) - v).abs().le(4 * error + 0.01).all()
+
+
+@pytest.mark.parametrize("mixture", [GAUSSIAN, TRIANGLE])
+def test_the_meanflow_identity(mixture):
+    r, t, z = times(50)
+    along = (mixture.v(z, t), torch.zeros_like(r), torch.ones_like(t))
+    u, du_dt = jvp(lambda z, r, t: mixture.u(z, r, t, steps=200), (z, r, t), along)
+    assert_close(u, mixture.v(z, t) - (t - r) * du_dt, atol=1e-4, rtol=1e-4)
+
+
+def test_runge_kutta_is_of_fourth_order():
+    z, one = torch.ones(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    errors = [abs(runge_kutta(lambda z, s: z, z, 0 * one, one, n)[-1].item() - np.exp(-1)) for n in (4, 8)]
+    assert 12 < errors[0] / errors[1] < 20
+
+
+def test_distances_with_a_known_answer():
+    x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    assert metrics.sliced_wasserstein(x, x.flip(0)) == 0
+    shift = torch.tensor([3.0, 4.0])  # every projection moves by 5 cos(angle): root mean square 5 / sqrt 2
+    assert metrics.sliced_wasserstein(x, x + shift, projections=20_000) == pytest.approx(5 / 2**0.5, rel=0.02)
+    assert metrics.exact_wasserstein(x, x + shift) == pytest.approx(5, rel=1e-4)
+    assert metrics.exact_wasserstein(x, x.flip(0)) == pytest.approx(0, abs=1e-4)
+    with pytest.raises(ValueError, match="must agree"):
+        metrics.sliced_wasserstein(x, x[:5])
+
+
+def test_the_floor_falls_as_one_over_root_n():
+    small, _ = metrics.floor("gaussian", 500)
+    large, std = metrics.floor("gaussian", 8000)
+    assert 2.5 < small / large < 6 and std < large
+
+
+def test_tables_survive_and_missing_ones_name_their_command(tmp_path):
+    rows = [{"a": "x, y", "b": 1, "c": 0.123456789, "d": None}]
+    experiment.write_table(tmp_path / "t.csv", rows)
+    assert experiment.read_table(tmp_path / "t.csv") == [{"a": "x, y", "b": 1, "c": 0.12346, "d": ""}]
+    with pytest.raises(ValueError, match="python -m toy_experiments.stability"):
+        experiment.read_table(tmp_path / "stability.csv")
+
+
+def test_loss_summary_and_thinning():
+    values = [10.0] * 50 + [4.0] * 50 + [2.0, 4.0] * 50
+    found = experiment.loss_summary(values)
+    assert found["start"] == 10 and found["end"] == 3 and found["spread"] == pytest.approx(2 / 2**0.5, rel=0.02)
+    assert experiment.loss_summary(np.linspace(9, 1, 400))["spread"] < 1e-6  # a trend is no spread
+    assert experiment.thinned(values, 4)[:, 0].tolist() == [10, 4, 3, 3]
+
+
+def test_compared_runs_share_all_but_the_method():
+    mf, boundary, head = (experiment.plane(v) for v in ("mf", "boundary", "head"))
+    assert mf.net == boundary.net and mf.draws == boundary.draws == head.draws and mf.lr == head.lr
+    assert (mf.method, boundary.method, head.method, mf.p) == ("mf", "imf", "imf", 0.0)
+
+
+@pytest.mark.parametrize("module, more", [(stability, {"sets": ("two_moons",)}), (quality, {"every": 2}), (knobs, {})])
+def test_experiments_run_and_write_their_tables(module, more, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "map_jobs", serially)
+    monkeypatch.setattr(quality, "map_jobs", serially)
+    monkeypatch.setattr(
+        knobs, "jobs", lambda seeds, steps, jobs=knobs.jobs: jobs(seeds, steps)[::7] + jobs(seeds, steps)[-2:]
+    )
+    module.main(seeds=1, steps=4, out=tmp_path, runs=tmp_path / "runs", **more)
+    name = module.__name__.split(".")[-1]
+    rows = experiment.read_table(tmp_path / f"{name}.csv")
+    assert rows and all(r["code"] and r["floor"] > 0 for r in rows)
+    assert f"{name}.csv" in capsys.readouterr().out
+
+
+def test_the_digits_experiment(tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, "map_jobs", serially)
+    monkeypatch.setattr(digits, "VARIANTS", {"mf": "digits_mf"})
+    digits.main(seeds=1, steps=2, out=tmp_path, runs=tmp_path / "runs")
+    assert experiment.read_table(tmp_path / "digits.csv")[0]["fid1"] > 1
+
+
+def serially(work, jobs, *args, workers=1):
+    return [work(job, *args) for job in jobs]
+
+
+def test_wrong_slopes_are_wrong_and_the_right_one_is_not():
+    from helpers import drawn, network, point
+
+    from imf_lite import losses
+
+    net, draws = network("mlp"), drawn(p_r_neq_t=1.0)
+    z, cond = point(draws)
+    right = losses.slope(net, z, draws.r, draws.t, cond, 0, draws.e)
+    for name, slope in knobs.SLOPES.items():
+        found = slope(net, z, draws.r, draws.t, cond, 0, draws.e)
+        if name == "gradient not stopped":
+            assert found.requires_grad
+            assert_close(found.detach(), right)
+        else:
+            assert not torch.allclose(found, right, rtol=1e-2)
+
+
+def test_commands_have_help():
+    for name in ("stability", "knobs", "quality", "digits", "claims"):
+        out = subprocess.run(
+            [sys.executable, "-m", f"toy_experiments.{name}", "--help"], capture_output=True, text=True
+        )
+        assert out.returncode == 0 and "--out" in out.stdout, out.stderr

@@ -1,0 +1,193 @@
+"""CLAIMS.md from the result files: python -m toy_experiments.claims
+
+One row a claim of the two papers (or of what is reported of them), beside what this project measured.
+Rows that nobody here has checked say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from imf_lite import checkpoint, training
+
+from .experiment import RESULTS, read_table
+
+OPEN = "not checked here yet"
+SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
+HEAD = """# Claims
+
+Each claim of MeanFlow (MF, arXiv 2505.13447) and improved MeanFlow (iMF, arXiv 2512.02012), and of what is reported of
+them: the paper's number (**quoted**), what was measured here, where that is checked, and the command for full scale.
+Written by `python -m toy_experiments.claims` from `toy_experiments/results`; a test fails when this file differs from
+what that writes. `make claims` runs every experiment behind it again (about an hour and a half on two CPU cores; it can
+be interrupted, and goes on where it stopped). *Code*: whether losses, draws, guidance and objective are still the ones
+that were measured. "Not checked here yet" means what it says.
+
+| claim | paper (quoted) | measured here | checked by | code | at full scale |
+|---|---|---|---|---|---|
+"""
+
+
+class Claim(NamedTuple):
+    """One row. `measured` reads result files; None: not checked yet."""
+
+    claim: str
+    quoted: str
+    measured: Callable[[], str] | None = None
+    checked_by: str = OPEN
+    table: str | None = None
+    command: str = "–"
+
+
+def spread(values: list[float]) -> str:
+    """A mean with its range."""
+    mean = sum(values) / len(values)
+    return f"{mean:.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def pick(table: str, **where) -> list[dict]:
+    """Rows of a result table with given values."""
+    return [r for r in read_table(RESULTS / f"{table}.csv") if all(r[k] == v for k, v in where.items())]
+
+
+def ratios(name: str) -> list[float]:
+    """Spread of iMF's raw loss over MF's, seed by seed."""
+    mf, head = pick("stability", set=name, variant="mf"), pick("stability", set=name, variant="head")
+    return [h["spread"] / m["spread"] for h, m in zip(head, mf, strict=True)]
+
+
+def plane_spread() -> str:
+    """Stability in the plane."""
+    seeds = len(pick("stability", set=SETS[0], variant="mf"))
+    return f"ratio of step-to-step spreads, iMF / MF, {seeds} seeds: " + ", ".join(
+        f"{name} {spread(ratios(name))}" for name in (*SETS, "swiss_roll")
+    )
+
+
+def plane_course() -> str:
+    """Whether the loss falls."""
+    texts = []
+    for name in SETS:
+        ends = {v: pick("stability", set=name, variant=v) for v in ("mf", "head")}
+        mf, imf = (sum(r["end"] / r["start"] for r in ends[v]) / len(ends[v]) for v in ("mf", "head"))
+        texts.append(f"{name} MF {mf:.2f}, iMF {imf:.2f}")
+    return "last quarter / first 50 updates: " + ", ".join(texts)
+
+
+def digits_spread() -> str:
+    """Stability on the digits."""
+    mf, head = pick("digits", variant="mf"), pick("digits", variant="head")
+    return f"digits, ratio iMF / MF, {len(mf)} seeds: {spread([h['spread'] / m['spread'] for h, m in zip(head, mf, strict=True)])}"
+
+
+def fid(variant: str, nfe: int) -> str:
+    """FID on the digits over its floor."""
+    return spread([r[f"fid{nfe}"] / r["floor"] for r in pick("digits", variant=variant)])
+
+
+def last(variant: str, column: str) -> str:
+    """Distance on the checkerboard over its floor, at the end of the longer run."""
+    rows = pick("quality", variant=variant)
+    end = max(r["updates"] for r in rows)
+    return spread([r[column] / r["floor"] for r in rows if r["updates"] == end])
+
+
+N3, N0 = "notebook 03", "notebook 00"
+FULL = "comes with the ImageNet notebook"
+CLAIMS = [
+    Claim(
+        "iMF's loss varies less from step to step than MF's",
+        "shown as curves (plain L2, no guidance, r ≠ t)",
+        plane_spread,
+        f"{N3}; tests/test_claims.py",
+        "stability",
+    ),
+    Claim("... and falls in training, MF's does not", "shown as curves", plane_course, N3, "stability"),
+    Claim("... in 64 dimensions, too", "–", digits_spread, f"{N3}, {N0}", "digits"),
+    Claim(
+        "with the same tangent the two losses are one loss",
+        "follows by algebra",
+        lambda: "loss and every gradient equal to rounding",
+        "tests/test_losses.py, notebook 02",
+    ),
+    Claim(
+        "one-step FID of iMF is better than MF's",
+        '3.43 → 1.72 (XL/2), 6.17 → 3.39 (B/2), "50 % better"',
+        lambda: (
+            f"not on the digits: 1-NFE FID / floor MF {fid('mf', 1)}, iMF {fid('head', 1)}; "
+            f"nor on the checkerboard: distance / floor MF {last('mf', 'sw1')}, iMF {last('head', 'sw1')}"
+        ),
+        f"{N0}, {N3}",
+        "digits",
+        FULL,
+    ),
+    Claim(
+        "two steps are better than one",
+        "1.72 → 1.54 (iMF XL/2)",
+        lambda: (
+            f"digits, FID / floor at 1, 2, 4 NFE: iMF {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
+            f"MF {fid('mf', 1)}, {fid('mf', 2)}, {fid('mf', 4)}"
+        ),
+        f"{N0}; tests/test_claims.py",
+        "digits",
+        FULL,
+    ),
+    Claim(
+        "one step is comparable to many steps of flow matching",
+        "1.72 (1 NFE) beside multi-step models",
+        lambda: (
+            f"digits, FID / floor: FM at 64 NFE {fid('fm', 64)}, iMF at 1 NFE {fid('head', 1)}, at 2 {fid('head', 2)}"
+        ),
+        N0,
+        "digits",
+        FULL,
+    ),
+    Claim(
+        "the boundary u(z, t, t) serves as v as well as a v-head",
+        "29.42 and 30.76 without guidance, 5.97 and 5.68 with (B/2)",
+        lambda: f"digits, 1-NFE FID / floor: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}",
+        N3,
+        "digits",
+        FULL,
+    ),
+    Claim("better than distilled one-step models", "as reported in the paper's comparison"),
+    Claim("one network serves every guidance scale ω", "5.68 → 5.52 (B/2, + ω)"),
+    Claim("the guidance interval as an input helps further", "5.52 → 4.57 (B/2, + Ω)"),
+    Claim(
+        "in-context conditioning: a third fewer parameters, better FID",
+        "133M → 89M; 4.57 → 4.09",
+        lambda: "in-context side only: B/2, M/2, L/2, XL/2 have METHOD's counts to the unit (88,948,256 for B/2)",
+        "tests/test_networks.py",
+    ),
+    Claim("SwiGLU, RMSNorm, RoPE: better FID", "4.09 → 3.82 (B/2)"),
+    Claim("1-NFE FID 1.72, 2-NFE 1.54 at ImageNet-256", "1.72, 1.54 (XL/2, 640 epochs)", command=FULL),
+]
+
+
+def row(claim: Claim) -> str:
+    """A claim as a line of the table."""
+    measured = claim.measured() if claim.measured else OPEN
+    code = "–"
+    if claim.table:
+        used = {r["code"] for r in read_table(RESULTS / f"{claim.table}.csv")}
+        code = "same" if used == {training.fingerprint()} else "changed"
+    cells = (claim.claim, claim.quoted, measured, claim.checked_by if claim.measured else "–", code, claim.command)
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def text() -> str:
+    """CLAIMS.md."""
+    return HEAD + "".join(map(row, CLAIMS))
+
+
+def main(out: Path = Path("CLAIMS.md")) -> None:
+    """Write CLAIMS.md."""
+    checkpoint.write_text(out, text())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
