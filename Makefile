@@ -1,19 +1,23 @@
-# make demo | test | lab: each creates the virtual environment if need be; a second run installs nothing.
+# make demo | test | lab | claims: each creates the virtual environment if need be; a second run installs nothing.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lab lint
+.PHONY: demo test lab lint claims
 demo: $(READY)
 	mkdir -p runs/demo
-	$(BIN)/papermill notebooks/00_quickstart.ipynb runs/demo/00_quickstart.ipynb -p out runs/demo
+	OMP_NUM_THREADS=1 $(BIN)/papermill --log-output notebooks/00_quickstart.ipynb runs/demo/00_quickstart.ipynb -p out runs/demo
 	@echo "executed notebook: runs/demo/00_quickstart.ipynb"
 	@echo "figure:            runs/demo/figure.png"
 
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbval-lax tests notebooks
+
+claims: $(READY)
+	for experiment in stability knobs digits quality claims; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$experiment || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .

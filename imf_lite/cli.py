@@ -47,34 +47,32 @@ def train(
     print(f"done: {checkpoint.latest(out / 'checkpoints')}")
 
 
-def sample_(
-    run: Path, out: Path | None = None, steps: int = 1, rows: int = 10, seed: int = 0, device: str | None = None
-):
+def sample_(run: Path, out: Path | None = None, nfe: int = 1, rows: int = 10, seed: int = 0, device: str | None = None):
     """Draw samples of a run, one class a column, as a PNG.
 
     Args:
         run: folder of a trained run.
         out: the PNG; default RUN/samples/nfeN.png.
-        steps: network evaluations a sample (NFE).
+        nfe: network evaluations a sample, that is, steps.
         rows: samples of each class.
         seed: of the noise.
         device: cuda, mps or cpu; default: the best there is.
     """
     net = training.load_network(run, device)
     columns = net.num_classes or 10
-    x, _ = generate(net, rows * columns, steps, seed, sampler_of(run))
-    out = out or run / "samples" / f"nfe{steps}.png"
+    x, _ = generate(net, rows * columns, nfe, seed, sampler_of(run))
+    out = out or run / "samples" / f"nfe{nfe}.png"
     save_png(out, grid(to_uint8(x), columns), zoom=4)
-    print(f"{rows} x {columns} samples at {steps} NFE: {out}")
+    print(f"{rows} x {columns} samples at {nfe} NFE: {out}")
 
 
-def evaluate(run: Path, steps: int = 1, n: int = 1000, seed: int = 0, extractor: str = "digits",
+def evaluate(run: Path, nfe: int = 1, n: int = 1000, seed: int = 0, extractor: str = "digits",
              weights: str | None = None, device: str | None = None) -> None:  # fmt: skip
     """Measure FID, KID, precision and recall of a run, with their floor, and write RUN/evaluation/*.json.
 
     Args:
         run: folder of a trained run.
-        steps: network evaluations a sample (NFE).
+        nfe: network evaluations a sample, that is, steps.
         n: samples to draw, equally many of each class.
         seed: of the noise.
         extractor: digits, or a feature extractor of torch-fidelity such as inception-v3-compat.
@@ -86,8 +84,8 @@ def evaluate(run: Path, steps: int = 1, n: int = 1000, seed: int = 0, extractor:
     about = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else None
     net = training.load_network(run, device)
     judge = Judge(data.load(about["recipe"]["data"]), extractor, weights)
-    result = judge(net, steps, n, seed, sampler_of(run)) | {"run": about}
-    out = run / "evaluation" / f"nfe{steps}-n{n}-seed{seed}-{extractor}.json"
+    result = judge(net, nfe, n, seed, sampler_of(run)) | {"run": about}
+    out = run / "evaluation" / f"nfe{nfe}-n{n}-seed{seed}-{extractor}.json"
     checkpoint.write_text(out, json.dumps(result, indent=1))
     for name in (
         "fid",

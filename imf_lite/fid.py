@@ -144,6 +144,8 @@ def disjoint(y: Tensor, n: int, m: int, g: torch.Generator) -> tuple[Tensor, Ten
     """
     ours, theirs, classes = [], [], y.unique()
     a, b = n // len(classes), m // len(classes)
+    if a * len(classes) != n:
+        raise ValueError(f"n = {n} is not a multiple of the {len(classes)} classes: it must hold equally many of each.")
     for c in classes:
         rows = (y == c).nonzero().squeeze(1)
         if len(rows) < a + b:

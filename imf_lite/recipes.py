@@ -45,7 +45,7 @@ class Recipe:
     warmup: int = 0
     """updates over which the learning rate rises linearly from 0"""
     decay: Literal["constant", "linear"] = "constant"
-    """learning rate after warm-up; linear falls to 0 at the end"""
+    """learning rate besides the warm-up: linear falls from the first update to 0 after the last"""
     ema: float = 0.9999
     """decay of the running mean of the weights, which sampling uses"""
     seed: int = 0

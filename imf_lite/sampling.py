@@ -50,6 +50,8 @@ def generate(
 
     Noise depends on the seed and the batch's place alone, so the same seed gives every network the same.
     """
+    if n < 1:
+        raise ValueError(f"n = {n}; ask for at least one sample.")
     device = next(net.parameters()).device
     y = None if net.num_classes is None else torch.arange(n, device=device) % net.num_classes
     parts = []

@@ -17,6 +17,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +99,9 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             step = objective(draws)
             step.loss.backward()
-            grad_norm = float(torch.nn.utils.get_total_norm([p.grad for p in weights]))  # the step's one host read
+            grad_norm = float(
+                torch.nn.utils.get_total_norm([p.grad for p in weights])
+            )  # the one host read of a step that is not logged
             if not math.isfinite(grad_norm):
                 raise NonFiniteError(non_finite(out, state.step, grad_norm, float(step.loss.detach())))
             for group in optimizer.param_groups:
@@ -120,8 +123,14 @@ def train(
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device named, or the best there is: cuda, mps, cpu."""
+    """The device named, or the best there is: cuda, mps, cpu. Raises ValueError for one that is not there."""
     if name:
+        try:
+            torch.empty(1, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device {name!r} cannot be used here ({str(error).splitlines()[0]}): leave it out."
+            ) from error
         return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -129,7 +138,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up from 0, then constant or falling linearly to 0 at the last update."""
+    """Linear warm-up from 0; "linear" decay multiplies it by the share of the updates still to come."""
     warm = min(step / recipe.warmup, 1.0) if recipe.warmup else 1.0
     return recipe.lr * warm * (1 - step / recipe.steps if recipe.decay == "linear" else 1.0)
 
@@ -137,8 +146,13 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def batch_indices(n: int, recipe: Recipe, step: int) -> torch.Tensor:
     """Rows of batch `step`: each epoch is a permutation fixed by (seed, epoch), its remainder dropped."""
     epoch, k = divmod(step, n // recipe.batch)
-    order = torch.randperm(n, generator=generator("cpu", recipe.seed, ORDER, epoch))
-    return order[k * recipe.batch : (k + 1) * recipe.batch]
+    return epoch_order(n, recipe.seed, epoch)[k * recipe.batch : (k + 1) * recipe.batch]
+
+
+@lru_cache(maxsize=1)
+def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of an epoch, kept while it lasts."""
+    return torch.randperm(n, generator=generator("cpu", seed, ORDER, epoch))
 
 
 def means(step: Step) -> dict:
@@ -223,7 +237,7 @@ def load_network(out: str | Path, device: str | None = None) -> Network:
     out, device = Path(out), pick_device(device)
     newest = checkpoint.latest(out / "checkpoints")
     if newest is None:
-        raise ValueError(f"{out} holds no checkpoint: train first, with `imf-lite train --out {out} ...`.")
+        raise ValueError(f"{out} holds no checkpoint: train first, e.g. `imf-lite train digits_imf --out {out}`.")
     about = json.loads((out / "run.json").read_text())
     recipe = Recipe.from_json(json.dumps(about["recipe"]))
     net = build(recipe.net, about["shape"], about["num_classes"])

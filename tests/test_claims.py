@@ -35,6 +35,8 @@ def net():
 
 def test_the_table_is_what_the_script_writes():
     assert (ROOT / "CLAIMS.md").read_text() == claims.text()
+    readme = (ROOT / "README.md").read_text()
+    assert readme == claims.with_table(readme)
 
 
 def test_results_are_of_the_code_as_it_is():

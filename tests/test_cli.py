@@ -33,7 +33,7 @@ def test_train_takes_overrides_and_says_where_and_on_what(monkeypatch, capsys, t
     run(monkeypatch, "train", "digits_mf", "--out", tmp_path / "run", *small)
     out = capsys.readouterr().out
     assert "digits_mf on cpu: 2 updates of 128 samples" in out and "step-000000002.safetensors" in out
-    run(monkeypatch, "sample", "--run", tmp_path / "run", "--steps", 3, "--rows", 2)
+    run(monkeypatch, "sample", "--run", tmp_path / "run", "--nfe", 3, "--rows", 2)
     assert (tmp_path / "run" / "samples" / "nfe3.png").exists()
     with pytest.raises(SystemExit, match=r"imf-lite: .*holds another run: seed = 0, not 1"):
         run(monkeypatch, "train", "digits_mf", "--out", tmp_path / "run", *small, "--seed", 1)
@@ -47,6 +47,7 @@ def test_train_takes_overrides_and_says_where_and_on_what(monkeypatch, capsys, t
         (("train", "digits_imf", "--data", "mnist"), "no data set named 'mnist'"),
         (("sample", "--run", "nowhere"), "holds no checkpoint: train first"),
         (("evaluate", "--run", "nowhere"), "holds no checkpoint: train first"),
+        (("train", "digits_imf", "--device", "gpu"), "device 'gpu' cannot be used here"),
     ],
 )
 def test_mistakes_are_one_line(monkeypatch, tmp_path, words, message):
@@ -66,3 +67,15 @@ def test_an_unknown_recipe_or_field_names_the_known_ones(monkeypatch, capsys):
             run(monkeypatch, *words)
         shown = capsys.readouterr()
         assert named in shown.err + shown.out
+
+
+def test_numbers_of_samples_that_make_no_sense(monkeypatch, tmp_path):
+    run(monkeypatch, "train", "digits_mf", "--out", tmp_path, "--steps", 1, "--net.width", 16)
+    for words, message in (
+        (("sample", "--rows", 0), "n = 0"),
+        (("sample", "--nfe", 0), "steps = 0"),
+        (("evaluate", "--n", 105), "not a multiple of the 10 classes"),
+        (("evaluate", "--n", 5000), "lower n"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run(monkeypatch, words[0], "--run", tmp_path, *words[1:])

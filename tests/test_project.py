@@ -42,8 +42,9 @@ def test_the_tested_versions_lie_in_the_ranges():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = {r.name.lower().replace("_", "-"): r for r in map(Requirement, lines)}
     for wanted in map(Requirement, REQUIREMENTS):
-        version = str(pinned[wanted.name].specifier).removeprefix("==")
-        assert wanted.specifier.contains(version), wanted
+        if wanted.marker is None or wanted.marker.evaluate({"python_version": "3.11"}):
+            version = str(pinned[wanted.name].specifier).removeprefix("==")
+            assert wanted.specifier.contains(version), wanted
 
 
 def test_arrows_point_one_way():
@@ -117,7 +118,7 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
                 for k, word in enumerate(words):
                     assert word != "-p" or re.search(rf"^{words[k + 1]} = ", "".join(cell["source"]), re.M), command
             case "conda":
-                assert (ROOT / words[words.index("-f") + 1]).exists()
+                assert words[1] == "activate" or (ROOT / words[words.index("-f") + 1]).exists()
             case _:
                 pytest.fail(f"nobody checks this command: {command}")
     assert list(tmp_path.glob("runs/*/samples/*.png")) and list(tmp_path.glob("runs/*/evaluation/*.json"))

@@ -81,7 +81,8 @@ def plane_course() -> str:
 def digits_spread() -> str:
     """Stability on the digits."""
     mf, head = pick("digits", variant="mf"), pick("digits", variant="head")
-    return f"digits, ratio iMF / MF, {len(mf)} seeds: {spread([h['spread'] / m['spread'] for h, m in zip(head, mf, strict=True)])}"
+    found = [h["spread"] / m["spread"] for h, m in zip(head, mf, strict=True)]
+    return f"digits, ratio of spreads iMF / MF, {len(mf)} seeds: {spread(found)}"
 
 
 def fid(variant: str, nfe: int) -> str:
@@ -184,9 +185,33 @@ def text() -> str:
     return HEAD + "".join(map(row, CLAIMS))
 
 
-def main(out: Path = Path("CLAIMS.md")) -> None:
-    """Write CLAIMS.md."""
+def digits_table() -> str:
+    """The README's table: FM, MF and iMF on the digits."""
+    names = {"fm": "FM along its own `v`", "mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
+    lines = ["| | FID / floor, 1 evaluation | 2 | 4 | 64 | recall, 1 | class as asked, 1 | spread |", "|---" * 8 + "|"]
+    for variant, name in names.items():
+        rows = pick("digits", variant=variant)
+        other = [spread([r[column] for r in rows]) for column in ("recall1", "agreement1", "spread")]
+        lines.append(f"| {name} | " + " | ".join([*(fid(variant, k) for k in (1, 2, 4, 64)), *other]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """The README with the table between its two marks written anew."""
+    start, end = "<!-- digits table: python -m toy_experiments.claims -->\n", "<!-- end -->"
+    before, rest = readme.split(start)
+    return before + start + digits_table() + end + rest.split(end, 1)[1]
+
+
+def main(out: Path = Path("CLAIMS.md"), readme: Path = Path("README.md")) -> None:
+    """Write CLAIMS.md, and the README's table.
+
+    Args:
+        out: the file of claims.
+        readme: the file with the marks of the table.
+    """
     checkpoint.write_text(out, text())
+    checkpoint.write_text(readme, with_table(readme.read_text()))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def loss_summary(values: Sequence[float]) -> dict[str, float]:
 
 def thinned(values: Sequence[float], buckets: int = 100) -> np.ndarray:
     """A curve's mean and standard deviation in equal buckets of updates, (buckets, 2): enough to draw it."""
-    parts = np.array_split(np.asarray(values, float), buckets)
+    parts = np.array_split(np.asarray(values, float), min(buckets, len(values)))
     return np.array([(p.mean(), p.std()) for p in parts])
 
 

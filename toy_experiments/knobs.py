@@ -82,7 +82,7 @@ def reduce(job: Job, out: Path) -> dict:
     return {**loss_summary(raw), "sw1": distance, "updates": records[-1]["step"]}
 
 
-def main(seeds: int = 2, steps: int = 700, out: Path = RESULTS, runs: Path = Path("runs/plane")) -> None:
+def main(seeds: int = 2, steps: int = 500, out: Path = RESULTS, runs: Path = Path("runs/plane")) -> None:
     """Turn each knob for MF and iMF; write knobs.csv, and knobs.npz with |du/dt| by t over the long runs.
 
     Args:

@@ -15,7 +15,7 @@ from .layers import Block, FinalLayer, rope_table
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """The in-context DiT (METHOD of iMF: B/2 is width 768, depth 12, heads 12, v_depth 8, patch 2)."""
+    """The in-context DiT; the defaults are iMF-B/2, whose v-branch is 8 blocks deep (iMF, appendix A)."""
 
     kind: Literal["dit"] = "dit"
     width: int = 768
@@ -44,7 +44,7 @@ class DiTConfig:
 class DiT(Network):
     """Tokens for class, omega, t_min, t_max and h = t - r in front of the patch tokens; no adaLN.
 
-    t itself is not an input, h is. Parameter names follow the released checkpoints.
+    t itself is not an input, h is.
     """
 
     def __init__(self, config: DiTConfig, shape: tuple[int, int, int], num_classes: int | None):
