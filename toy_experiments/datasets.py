@@ -36,8 +36,8 @@ def two_moons(n: int, g: torch.Generator) -> Tensor:
 def pinwheel(n: int, g: torch.Generator) -> Tensor:
     """Five arms, each a Gaussian that is longer than wide, sheared around the centre."""
     arm = torch.randint(5, (n,), generator=g)
-    x = torch.randn(n, 2, generator=g) * torch.tensor([0.3, 0.06]) + torch.tensor([1.0, 0.0])
-    angle = arm * (2 * math.pi / 5) + 0.25 * torch.exp(x[:, 0] * 1.2)
+    x = torch.randn(n, 2, generator=g) * torch.tensor([0.3, 0.1]) + torch.tensor([1.0, 0.0])
+    angle = arm * (2 * math.pi / 5) + 0.25 * torch.exp(x[:, 0])
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos * x[:, 0] - sin * x[:, 1], sin * x[:, 0] + cos * x[:, 1]], 1) * 1.3
 

@@ -60,6 +60,9 @@ def jobs(seeds: int, steps: int) -> list[Job]:
     for times in ("logit_normal", "uniform"):
         for width, points in WIDTHS.items():
             add(f"mode width, {times} times", width, points, **{"draws.times": times})
+    for scale in (1.0, 10.0, 30.0):
+        for points in ("eight_gaussians", "pinwheel"):
+            add(f"largest frequency of t, {points.split('_')[0]}", scale, points, **{"net.time_scale": scale})
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         add("p_r_neq_t", share, **{"draws.p_r_neq_t": share})
     for name, slope in SLOPES.items():
@@ -93,7 +96,7 @@ def main(seeds: int = 2, steps: int = 500, out: Path = RESULTS, runs: Path = Pat
     """
     folder, every = runs / f"knobs-{steps}", jobs(seeds, steps)
     rows = sweep(every, folder, reduce)
-    floors = {name: metrics.floor(name)[0] for name in WIDTHS.values()}
+    floors = {name: metrics.floor(name)[0] for name in {job.points for job in every}}
     write_table(out / "knobs.csv", [row | {"floor": floors[job.points]} for job, row in zip(every, rows, strict=True)])
     curves = {}
     for job in every:

@@ -37,7 +37,7 @@ def reduce(job: Job, out: Path) -> dict:
 
 def main(
     seeds: int = 3,
-    steps: int = 1500,
+    steps: int = 1200,
     out: Path = RESULTS,
     runs: Path = Path("runs/plane"),
     sets: tuple[str, ...] = SETS,
