@@ -70,6 +70,7 @@ def test_changed_code_is_pointed_out(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(about | {"code": "other"}))
     with pytest.warns(UserWarning, match="code"):
         steps(tiny(), tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["code"] == "other"  # what began the run stays on record
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from imf_lite.networks import MLPConfig
 from imf_lite.recipes import Recipe, counterpart, override
 from imf_lite.sampling import euler, generate, sample
 
-from . import datasets
+from . import datasets, metrics
 
 RESULTS = Path(__file__).parent / "results"
 VARIANTS = {"mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
@@ -102,15 +102,9 @@ def one(job: Job, folder: Path, reduce: Callable[[Job, Path], dict]) -> dict:
 
 def loss_summary(values: Sequence[float]) -> dict[str, float]:
     """Of a raw loss: mean of the first 50 updates, mean and step-to-step spread of the last quarter."""
-    values = np.asarray(values, float)
-    last = values[-(len(values) // 4) :]
-    spread = float(np.diff(last).std() / 2**0.5)
-    return {
-        "start": float(values[:50].mean()),
-        "end": float(last.mean()),
-        "spread": spread,
-        "relative": spread / float(last.mean()),
-    }
+    end = float(np.mean(values[-(len(values) // 4) :]))
+    jumps = metrics.spread(values)
+    return {"start": float(np.mean(values[:50])), "end": end, "spread": jumps, "relative": jumps / end}
 
 
 def thinned(values: Sequence[float], buckets: int = 100) -> np.ndarray:

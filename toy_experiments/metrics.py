@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import mean, stdev
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +38,12 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
     uniform = torch.full((len(a),), 1 / len(a), dtype=torch.float64)
     cost = ot.dist(a.double(), b.double())
     return float(ot.emd2(uniform, uniform, cost, numItermax=1_000_000)) ** 0.5
+
+
+def spread(values: Sequence[float]) -> float:
+    """Step-to-step spread of a curve's last quarter: std of first differences / sqrt 2; a trend is no spread."""
+    last = np.asarray(values, float)[-(len(values) // 4) :]
+    return float(np.diff(last).std() / 2**0.5)
 
 
 def floor(name: str, n: int = N, draws: int = 10, distance=sliced_wasserstein) -> tuple[float, float]:

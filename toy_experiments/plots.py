@@ -35,12 +35,6 @@ def running(values: Sequence[float], window: int) -> tuple[np.ndarray, np.ndarra
     return np.arange(len(windows)) + window, windows.mean(1), windows.std(1)
 
 
-def spread(values: Sequence[float]) -> float:
-    """Step-to-step spread of a curve's last quarter: std of first differences / sqrt 2."""
-    last = np.asarray(values, float)[-(len(values) // 4) :]
-    return float(np.diff(last).std() / 2**0.5)
-
-
 def curve(ax: Axes, values: Sequence[float], method: str, window: int = 100) -> None:
     """A raw curve, thin and pale, under its running mean and a band of one running deviation."""
     color = COLORS[method]

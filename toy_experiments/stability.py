@@ -20,6 +20,7 @@ from imf_lite import training
 from . import datasets, metrics, plots
 from .experiment import RESULTS, VARIANTS, Job, loss_summary, plane, samples, sweep, thinned, write_table
 
+STEPS = 1200
 SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel", "swiss_roll")
 
 
@@ -37,7 +38,7 @@ def reduce(job: Job, out: Path) -> dict:
 
 def main(
     seeds: int = 3,
-    steps: int = 1200,
+    steps: int = STEPS,
     out: Path = RESULTS,
     runs: Path = Path("runs/plane"),
     sets: tuple[str, ...] = SETS,

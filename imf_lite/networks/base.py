@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from ..conditions import Cond, check_data, check_labels, check_times
 Need = Literal["uv", "u", "v"]
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Average velocity u(z_t, r, t | cond) and, with a v-head, marginal velocity v; both shaped as z.
 
     A subclass implements `branches`. The v-branch is created last, so that the u-path and its
@@ -52,9 +53,9 @@ class Network(nn.Module):
         """The predicted marginal velocity v_theta(z, t): the v-head at r = t, or the boundary u(z, t, t)."""
         return self.v(z, t, t, cond) if self.has_v else self.u(z, t, t, cond)
 
+    @abstractmethod
     def branches(self, z, r, t, cond, need_u: bool, need_v: bool) -> tuple[Tensor | None, Tensor | None]:
         """Compute the branches asked for."""
-        raise NotImplementedError
 
     def check(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> None:
         """Raise ValueError where the arguments do not fit this network."""

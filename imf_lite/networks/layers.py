@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Norm and a zero-initialised Linear from tokens to patches."""
+    """Norm and a zero-initialised Linear: from tokens to patches, or from features to a sample."""
 
     def __init__(self, width: int, out: int):
         super().__init__()

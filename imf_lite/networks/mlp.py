@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Network, ScalarEmbedding
+from .layers import FinalLayer
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,6 @@ class Block(nn.Module):
         return x + self.w2(F.silu(self.w1(self.norm(x)) + self.wc(c)))
 
 
-class Head(nn.Module):
-    """Norm and a zero-initialised Linear to the sample's dimensions."""
-
-    def __init__(self, width: int, out: int):
-        super().__init__()
-        self.norm, self.linear = nn.RMSNorm(width, eps=1e-6), nn.Linear(width, out)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.norm(x))
-
-
 class MLP(Network):
     """Conditional residual MLP: c = emb(t) + emb(t - r) + emb(y) enters every block."""
 
@@ -71,10 +59,10 @@ class MLP(Network):
             self.y_embedder = nn.Embedding(num_classes + 1, width)  # the last row: no class
             nn.init.normal_(self.y_embedder.weight, std=width**-0.5)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
-        self.u_head = Head(width, dims)
+        self.u_head = FinalLayer(width, dims)
         if self.has_v:  # last, so that all weights above are the same without it
             self.v_blocks = nn.ModuleList(Block(width) for _ in range(config.v_depth))
-            self.v_head = Head(width, dims)
+            self.v_head = FinalLayer(width, dims)
 
     def branches(self, z: Tensor, r: Tensor, t: Tensor, cond, need_u: bool, need_v: bool):
         x = self.z_embedder(z.flatten(1))  # (B, width)
@@ -89,7 +77,7 @@ class MLP(Network):
         return u, v
 
     @staticmethod
-    def branch(x: Tensor, c: Tensor, blocks, head: Head, like: Tensor) -> Tensor:
+    def branch(x: Tensor, c: Tensor, blocks, head: FinalLayer, like: Tensor) -> Tensor:
         """The last blocks and a head: (B, width) -> the shape of a sample."""
         for block in blocks:
             x = block(x, c)
