@@ -13,7 +13,7 @@ demo: $(READY)
 	@echo "figure:            runs/demo/figure.png"
 
 test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --nbval-lax tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax notebooks tests
 
 claims: $(READY)
 	for experiment in stability knobs digits quality claims; do \
