@@ -124,13 +124,13 @@ def test_compared_runs_share_all_but_the_method():
     assert (mf.method, boundary.method, head.method, mf.p) == ("mf", "imf", "imf", 0.0)
 
 
-@pytest.mark.parametrize("module, more", [(stability, {"sets": ("two_moons",)}), (quality, {"every": 2}), (knobs, {})])
+@pytest.mark.parametrize("module, more", [(stability, {"sets": ("two_moons",)}), (quality, {"every": 4}), (knobs, {})])
 def test_experiments_run_and_write_their_tables(module, more, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiment, "map_jobs", serially)
     monkeypatch.setattr(quality, "map_jobs", serially)
-    every = knobs.jobs(1, 4)
+    every = knobs.jobs(1, 8)
     monkeypatch.setattr(knobs, "jobs", lambda seeds, steps: every[::7] + every[-2:])
-    module.main(seeds=1, steps=4, out=tmp_path, runs=tmp_path / "runs", **more)
+    module.main(seeds=1, steps=8, out=tmp_path, runs=tmp_path / "runs", **more)
     name = module.__name__.split(".")[-1]
     rows = experiment.read_table(tmp_path / f"{name}.csv")
     assert rows and all(r["code"] and r["floor"] > 0 for r in rows)
