@@ -62,6 +62,9 @@ def test_stored_digits():
         assert head["fid1"] <= 12 * head["floor"] and head["fid2"] <= 6 * head["floor"] and head["agreement1"] >= 0.98
         assert head["fid2"] < head["fid1"] and mf["fid2"] < mf["fid1"]
         assert fm["fid1"] > 2 * head["fid1"] and fm["recall1"] < 0.1
+    for mf, boundary, head in zip(of["mf"], of["boundary"], of["head"], strict=True):
+        for nfe in ("fid2", "fid4"):
+            assert max(boundary[nfe], head[nfe]) < mf[nfe]
 
 
 def test_stored_checkerboard_is_near_its_floor():
