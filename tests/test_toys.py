@@ -137,6 +137,13 @@ def test_experiments_run_and_write_their_tables(module, more, tmp_path, monkeypa
     assert f"{name}.csv" in capsys.readouterr().out
 
 
+def test_quality_goes_on_where_it_stopped(tmp_path):
+    job = experiment.Job({"variant": "mf"}, "two_moons", quality.good("mf", steps=6, save_every=2))
+    first = quality.watch(job, tmp_path)
+    assert [row["updates"] for row in first] == [2, 4, 6]
+    assert quality.watch(job, tmp_path) == first  # nothing is trained, nothing is lost
+
+
 def test_the_digits_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "map_jobs", serially)
     monkeypatch.setattr(digits, "VARIANTS", {"mf": "digits_mf"})

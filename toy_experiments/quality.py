@@ -7,12 +7,13 @@ Writes quality.csv: sliced Wasserstein distance of one-step samples every few hu
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 import tyro
 
-from imf_lite import training
+from imf_lite import checkpoint, training
 
 from . import datasets, metrics
 from .experiment import RESULTS, VARIANTS, Job, map_jobs, plane, samples, write_table
@@ -28,21 +29,26 @@ def good(variant: str, **changes):
 
 
 def watch(job: Job, folder: Path) -> list[dict]:
-    """Train one job, measuring one-step samples after each checkpoint."""
+    """Train one job, measuring one-step samples after each checkpoint; what was measured is kept beside the run."""
     torch.set_num_threads(1)
-    out, rows, real = folder / job.name, [], datasets.load(job.points).held_out.x
-    run = training.train(job.recipe, out, datasets.load(job.points), "cpu")
-    for record in run:
+    out, real = folder / job.name, datasets.load(job.points).held_out.x
+    kept = out / "quality.json"
+    rows = json.loads(kept.read_text()) if kept.exists() else []
+
+    def measure(updates: int, seconds: float) -> None:
+        if updates not in [row["updates"] for row in rows]:
+            distances = {f"sw{k}": metrics.sliced_wasserstein(samples(out, steps=k), real) for k in (1, 2, 4)}
+            rows.append(
+                {**job.keys, "updates": updates, "seconds": seconds, **distances, "code": training.fingerprint()}
+            )
+            checkpoint.write_text(kept, json.dumps(rows))
+
+    for record in training.train(job.recipe, out, datasets.load(job.points), "cpu"):
         if record.step % job.recipe.save_every == 1 and record.step > 1:  # the checkpoint before is on disk now
-            rows.append(measured(job, out, real, record.step - 1, record.seconds))
+            measure(record.step - 1, record.seconds)
     last = training.read_metrics(out)[-1]
-    return [*rows, measured(job, out, real, last["step"], last["seconds"])]
-
-
-def measured(job: Job, out: Path, real: torch.Tensor, updates: int, seconds: float) -> dict:
-    """One row: distances at 1, 2 and 4 steps."""
-    distances = {f"sw{k}": metrics.sliced_wasserstein(samples(out, steps=k), real) for k in (1, 2, 4)}
-    return {**job.keys, "updates": updates, "seconds": seconds, **distances, "code": training.fingerprint()}
+    measure(last["step"], last["seconds"])
+    return rows
 
 
 def main(
