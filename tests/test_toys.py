@@ -178,3 +178,24 @@ def test_commands_have_help(module, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         tyro.cli(module.main)
     assert stop.value.code == 0 and "--out" in capsys.readouterr().out
+
+
+def test_plots_draw_what_they_are_given():
+    import matplotlib.pyplot as plt
+
+    from toy_experiments import plots
+
+    plots.style()
+    fig, ax = plt.subplots()
+    z, t = plots.lattice(n=5), torch.full((25, 1), 0.5)
+    plots.plane(ax, "field", limit=3)
+    plots.density(ax, datasets.points("mixture", 500), limit=3)
+    plots.arrows(ax, z, TRIANGLE.v(z, t))
+    path = torch.stack(runge_kutta(TRIANGLE.v, z, 0 * t, t, 10))
+    plots.trajectories(ax, path, "imf")
+    fig.canvas.draw()
+    assert z.shape == (25, 2) and z.abs().max() == pytest.approx(2.4)
+    assert len(ax.lines) == 25 and len(ax.images) == 1 and ax.get_xlim() == (-3, 3)
+    quiver = next(c for c in ax.collections if hasattr(c, "U"))
+    np.testing.assert_allclose(quiver.U, 0.25 * TRIANGLE.v(z, t)[:, 0], rtol=1e-5)
+    plt.close(fig)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 from imf_lite import data, recipes, training
 from imf_lite.fid import Judge
 from imf_lite.sampling import euler, sample
 
+from . import plots
 from .experiment import RESULTS, loss_summary, map_jobs, thinned, write_table
 
 VARIANTS = {"mf": "digits_mf", "boundary": "digits_imf_boundary", "head": "digits_imf", "fm": "digits_fm"}
@@ -57,7 +60,23 @@ def main(seeds: int = 3, steps: int = 2000, out: Path = RESULTS, runs: Path = Pa
         if variant != "fm":
             curves[f"{variant}-{seed}"] = thinned([r["raw_u_neq"] for r in records]).astype(np.float32)
     np.savez_compressed(out / "digits.npz", **curves)
+    figure(curves, steps).savefig(out / "digits.png")
     print(out / "digits.csv")
+
+
+def figure(curves: dict[str, np.ndarray], steps: int = 2000) -> Figure:
+    """Raw loss against updates, MF and iMF (v-head): seeds thin, their median thick."""
+    plots.style()
+    fig, ax = plt.subplots(figsize=(4.8, 2.8))
+    for variant, method in (("mf", "mf"), ("head", "imf")):
+        many = np.array([curve for name, curve in curves.items() if name.startswith(f"{variant}-")])
+        if len(many):
+            plots.seeds(ax, np.linspace(0, steps, many.shape[1]), many[:, :, 0], method, many[:, :, 1])
+    ax.set(yscale="log", ylim=(15, 110), yticks=[20, 50, 100], yticklabels=[20, 50, 100])
+    ax.set(xlabel="update", ylabel="raw loss, rows with $r < t$")
+    ax.minorticks_off()
+    ax.set_title("64 dimensions: seeds thin, their median thick")
+    return fig
 
 
 if __name__ == "__main__":

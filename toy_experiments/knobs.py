@@ -13,13 +13,15 @@ import warnings
 from itertools import product
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 from imf_lite import losses, training
 
-from . import datasets, metrics
+from . import datasets, metrics, plots
 from .experiment import RESULTS, Job, loss_summary, plane, samples, sweep, write_table
 
 
@@ -97,7 +99,9 @@ def main(seeds: int = 2, steps: int = 500, out: Path = RESULTS, runs: Path = Pat
     folder, every = runs / f"knobs-{steps}", jobs(seeds, steps)
     rows = sweep(every, folder, reduce)
     floors = {name: metrics.floor(name)[0] for name in {job.points for job in every}}
-    write_table(out / "knobs.csv", [row | {"floor": floors[job.points]} for job, row in zip(every, rows, strict=True)])
+    rows = [row | {"floor": floors[job.points]} for job, row in zip(every, rows, strict=True)]
+    write_table(out / "knobs.csv", rows)
+    figure(rows).savefig(out / "knobs.png")
     curves = {}
     for job in every:
         if job.keys["knob"] == "long run, p":
@@ -108,6 +112,23 @@ def main(seeds: int = 2, steps: int = 500, out: Path = RESULTS, runs: Path = Pat
             curves[f"{name}-raw_u_neq"] = np.array([r["raw_u_neq"] for r in records], np.float32)
     np.savez_compressed(out / "knobs.npz", **curves)
     print(out / "knobs.csv")
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Step-to-step spread of the raw loss under every setting, a mark a run."""
+    plots.style()
+    settings = list(dict.fromkeys((r["knob"], r["value"]) for r in rows if not r["knob"].startswith("long")))
+    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.21 * len(settings)))
+    for y, setting in enumerate(settings):
+        for variant, method, marker in (("mf", "mf", "s"), ("head", "imf", "o")):
+            found = [r["spread"] for r in rows if (r["knob"], r["value"]) == setting and r["variant"] == variant]
+            ax.plot(found, [y] * len(found), marker, color=plots.COLORS[method], ms=5, alpha=0.8)
+    ax.set(yticks=range(len(settings)), yticklabels=[f"{k}: {v}" for k, v in settings], xscale="log")
+    ax.set_xlabel("step-to-step spread of the raw loss, last quarter (one mark a seed)")
+    ax.invert_yaxis()
+    ax.grid(axis="y", lw=0.3)
+    ax.set_title("MF (orange squares) and iMF (blue dots) under every knob")
+    return fig
 
 
 def by_time(values: list[list[float | None]], buckets: int = 60) -> np.ndarray:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 from imf_lite import checkpoint, training
 
-from . import datasets, metrics
+from . import datasets, metrics, plots
 from .experiment import RESULTS, VARIANTS, Job, map_jobs, plane, samples, write_table
 
 
@@ -70,8 +73,27 @@ def main(
     ]
     rows = [row for rows in map_jobs(watch, jobs, runs / f"quality-{steps}") for row in rows]
     floor, _ = metrics.floor("checkerboard")
-    write_table(out / "quality.csv", [row | {"floor": floor} for row in rows])
+    rows = [row | {"floor": floor} for row in rows]
+    write_table(out / "quality.csv", rows)
+    figure(rows).savefig(out / "quality.png")
     print(out / "quality.csv")
+
+
+def figure(rows: list[dict]) -> Figure:
+    """One-step distance over its floor against updates and against seconds: seeds thin, their median thick."""
+    plots.style()
+    fig, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
+    for ax, column in zip(axes, ("updates", "seconds"), strict=True):
+        for variant, method in (("mf", "mf"), ("head", "imf")):
+            of = [r for r in rows if r["variant"] == variant]
+            runs = [[(r[column], r["sw1"] / r["floor"]) for r in of if r["seed"] == k] for k in {r["seed"] for r in of}]
+            many = np.array(runs)  # (seeds, measurements, 2)
+            plots.seeds(ax, np.median(many[:, :, 0], 0), many[:, :, 1], method)
+        ax.set(yscale="log", xlabel=column, yticks=[2, 3, 5, 10], yticklabels=[2, 3, 5, 10])
+        ax.minorticks_off()
+    axes[0].set_ylabel("sliced Wasserstein / floor (N = 8,000)")
+    axes[0].set_title("One step on the checkerboard, while training")
+    return fig
 
 
 if __name__ == "__main__":
