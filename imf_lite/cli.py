@@ -13,7 +13,7 @@ from tqdm import tqdm
 from . import checkpoint, data, training
 from .images import grid, save_png, to_uint8
 from .recipes import RECIPES, Recipe
-from .sampling import euler, generate, sample
+from .sampling import generate
 
 AnyRecipe = Union[  # noqa: UP007 (built at run time)
     tuple(
@@ -60,7 +60,7 @@ def sample_(run: Path, out: Path | None = None, nfe: int = 1, rows: int = 10, se
     """
     net = training.load_network(run, device)
     columns = net.num_classes or 10
-    x, _ = generate(net, rows * columns, nfe, seed, sampler_of(run))
+    x, _ = generate(net, rows * columns, nfe, seed, training.sampler_of(run))
     out = out or run / "samples" / f"nfe{nfe}.png"
     save_png(out, grid(to_uint8(x), columns), zoom=4)
     print(f"{rows} x {columns} samples at {nfe} NFE: {out}")
@@ -81,10 +81,10 @@ def evaluate(run: Path, nfe: int = 1, n: int = 1000, seed: int = 0, extractor: s
     """
     from .fid import Judge  # torch-fidelity takes seconds to import
 
-    about = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else None
     net = training.load_network(run, device)
+    about = json.loads((run / "run.json").read_text())
     judge = Judge(data.load(about["recipe"]["data"]), extractor, weights)
-    result = judge(net, nfe, n, seed, sampler_of(run)) | {"run": about}
+    result = judge(net, nfe, n, seed, training.sampler_of(run)) | {"run": about}
     out = run / "evaluation" / f"nfe{nfe}-n{n}-seed{seed}-{extractor}.json"
     checkpoint.write_text(out, json.dumps(result, indent=1))
     for name in (
@@ -105,11 +105,6 @@ def recipes() -> None:
     """List the recipes."""
     for name, recipe in RECIPES.items():
         print(f"{name:22} {recipe.__doc__}")
-
-
-def sampler_of(run: Path):
-    """Flow matching steps along v, the others along u."""
-    return euler if json.loads((run / "run.json").read_text())["recipe"]["method"] == "fm" else sample
 
 
 def main() -> None:

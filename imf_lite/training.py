@@ -16,7 +16,7 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,7 @@ from .networks import Network, build
 from .objective import Objective, Step
 from .recipes import Recipe
 from .rng import generator
+from .sampling import euler, sample
 
 T_BINS = 10
 ORDER, DRAWS = 1, 2  # streams of random numbers
@@ -99,9 +100,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             step = objective(draws)
             step.loss.backward()
-            grad_norm = float(
-                torch.nn.utils.get_total_norm([p.grad for p in weights])
-            )  # the one host read of a step that is not logged
+            # the one host read of a step that is not logged
+            grad_norm = float(torch.nn.utils.get_total_norm([p.grad for p in weights]))
             if not math.isfinite(grad_norm):
                 raise NonFiniteError(non_finite(out, state.step, grad_norm, float(step.loss.detach())))
             for group in optimizer.param_groups:
@@ -244,6 +244,12 @@ def load_network(out: str | Path, device: str | None = None) -> Network:
     tensors, _ = checkpoint.load(newest)
     net.load_state_dict({k.removeprefix("ema/"): v for k, v in tensors.items() if k.startswith("ema/")})
     return net.to(device).eval().requires_grad_(False)
+
+
+def sampler_of(out: str | Path) -> Callable:
+    """How a run's network samples: flow matching steps along v, the others along u."""
+    method = json.loads((Path(out) / "run.json").read_text())["recipe"]["method"]
+    return euler if method == "fm" else sample
 
 
 def difference(theirs: dict, mine: dict) -> str:

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from imf_lite import data, recipes, training
 from imf_lite.fid import Judge
-from imf_lite.sampling import euler, sample
 
 from . import plots
 from .experiment import RESULTS, loss_summary, map_jobs, thinned, write_table
@@ -37,7 +36,7 @@ def run(job: tuple[str, int], steps: int, folder: Path) -> dict:
     raw = [r["raw_u_eq"] if r["raw_u_neq"] is None else r["raw_u_neq"] for r in records]
     row = {"variant": variant, "seed": seed, **loss_summary(raw), "seconds": records[-1]["seconds"]}
     for nfe in (1, 2, 4, 64):
-        score = judge(net, nfe, seed=seed, sampler=euler if variant == "fm" else sample)
+        score = judge(net, nfe, seed=seed, sampler=training.sampler_of(out))
         row |= {f"fid{nfe}": score["fid"], f"recall{nfe}": score["recall"], f"agreement{nfe}": score["agreement"]}
     return {**row, "floor": judge.floor(1000)["fid"], "code": training.fingerprint()}
 

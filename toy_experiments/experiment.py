@@ -21,7 +21,7 @@ from imf_lite import checkpoint, losses, training
 from imf_lite.draws import DrawConfig
 from imf_lite.networks import MLPConfig
 from imf_lite.recipes import Recipe, counterpart, override
-from imf_lite.sampling import euler, generate, sample
+from imf_lite.sampling import generate
 
 from . import datasets, metrics
 
@@ -115,9 +115,7 @@ def thinned(values: Sequence[float], buckets: int = 100) -> np.ndarray:
 
 def samples(out: Path, n: int = 8000, steps: int = 1, seed: int = 0) -> torch.Tensor:
     """Points (n, 2) from a run's EMA network; flow matching follows v, the others u."""
-    net = training.load_network(out, "cpu")
-    method = "fm" if '"method": "fm"' in (out / "run.json").read_text() else "other"
-    return generate(net, n, steps, seed, euler if method == "fm" else sample, batch=n)[0]
+    return generate(training.load_network(out, "cpu"), n, steps, seed, training.sampler_of(out), batch=n)[0]
 
 
 def write_table(path: Path, rows: Sequence[dict]) -> None:

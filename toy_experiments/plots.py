@@ -53,9 +53,7 @@ def digits(ax: Axes, images: Tensor, title: str, columns: int = 10) -> None:
     ax.set_axis_off()
 
 
-def seeds(
-    ax: Axes, x: np.ndarray, many: np.ndarray, method: str, band: np.ndarray | None = None, label: bool = True
-) -> None:
+def seeds(ax: Axes, x: np.ndarray, many: np.ndarray, method: str, band: np.ndarray | None = None) -> None:
     """Curves (seeds, n) thin, their median thick; `band` (seeds, n), a deviation, is shown around the median."""
     color, median = COLORS[method], np.median(many, 0)
     ax.plot(x, many.T, color=color, lw=0.6, alpha=0.5)
@@ -63,8 +61,7 @@ def seeds(
     if band is not None:
         width = np.median(band, 0)
         ax.fill_between(x, median - width, median + width, color=color, alpha=0.2, lw=0)
-    if label:
-        ax.annotate(NAMES[method], (x[-1], median[-1]), (3, 0), textcoords="offset points", color=color, va="center")
+    ax.annotate(NAMES[method], (x[-1], median[-1]), (3, 0), textcoords="offset points", color=color, va="center")
 
 
 def plane(ax: Axes, title: str = "", limit: float = 2.6) -> None:

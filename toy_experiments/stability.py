@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
@@ -67,7 +66,6 @@ def main(
         records = training.read_metrics(folder / job.name)
         curves[job.name] = thinned([r["raw_u_neq"] for r in records]).astype(np.float32)
     np.savez_compressed(out / "stability.npz", **curves)
-    matplotlib.use("agg")
     figure(curves, sets, seeds, steps).savefig(out / "stability.png")
     print(out / "stability.csv")
 
