@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+OMEGA_MAX = 8.0
+"""guidance scales are drawn from [1, OMEGA_MAX] in training (iMF, appendix A)"""
+
+Guided = Literal["no", "omega", "interval"]
+"""which guidance a network takes as input: none; omega; or omega and the interval [t_min, t_max]"""
 
 
 class Cond(NamedTuple):
@@ -19,6 +25,11 @@ class Cond(NamedTuple):
     omega: Tensor | None = None
     t_min: Tensor | None = None
     t_max: Tensor | None = None
+
+    @staticmethod
+    def cat(*parts: Cond) -> Cond:
+        """Several batches' conditions as one."""
+        return Cond(*(None if c[0] is None else torch.cat(c) for c in zip(*parts, strict=True)))
 
     def rows(self, rows: slice) -> Cond:
         """The same conditions for some rows of the batch."""
@@ -62,3 +73,12 @@ def check_labels(y: Tensor, num_classes: int) -> None:
             f"y reaches from {y.min()} to {y.max()}; with {num_classes} classes, labels are 0 to "
             f"{num_classes - 1}, and {num_classes} means 'no class'."
         )
+
+
+def check_guidance(cond: Cond) -> None:
+    """Raise ValueError unless omega >= 1 and 0 <= t_min <= t_max <= 1."""
+    omega, t_min, t_max = cond.omega, cond.t_min, cond.t_max
+    if omega is not None and readable(omega) and (~(omega >= 1)).any():
+        raise ValueError(f"omega = {omega.min():.4g}; a guidance scale is at least 1, and 1 is no guidance.")
+    if t_min is not None and readable(t_min) and not ((t_min >= 0) & (t_min <= t_max) & (t_max <= 1)).all():
+        raise ValueError("the guidance interval must be 0 <= t_min <= t_max <= 1 in every row; (0, 1) is all times.")

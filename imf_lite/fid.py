@@ -103,15 +103,19 @@ class Judge:
         splits = (self.data.train, self.data.held_out)
         return torch.cat([torch.zeros(len(s.x), dtype=torch.int64) if s.y is None else s.y for s in splits])
 
-    def __call__(self, net, steps: int = 1, n: int = 1000, seed: int = 0, sampler=sample) -> dict:
+    def __call__(
+        self, net, steps: int = 1, n: int = 1000, seed: int = 0, sampler=sample, omega: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> dict:  # fmt: skip
         """Generate n samples, equally many of each class, and measure them; the result states its protocol."""
-        x, y = generate(net, n, steps, seed, sampler)
+        x, y = generate(net, n, steps, seed, sampler, omega=omega, interval=interval)
         images = to_uint8(x).cpu()
         scores, floor = self.measure(images), self.floor(n)
         result = scores | {
             "fid_over_floor": scores["fid"] / floor["fid"],
             "floor": floor,
             "agreement": None,
+            "log_prob": None,
             "nearest_train": nearest(images, to_uint8(self.data.train.x)),
             "nearest_train_of_real": nearest(self.reference, to_uint8(self.data.train.x)),
             "protocol": {
@@ -119,6 +123,8 @@ class Judge:
                 "nfe": steps,
                 "sampler": sampler.__name__,
                 "seed": seed,
+                "omega": omega,
+                "interval": interval,
                 "labels": "equally many of each class",
                 "reference": f"held-out split, {len(self.reference)} images",
                 "extractor": self.extractor,
@@ -127,7 +133,9 @@ class Judge:
             },
         }
         if self.classifier is not None and y is not None:
-            result["agreement"] = float((self.classifier(images)[1].argmax(1) == y.cpu()).float().mean())
+            log_p = self.classifier(images)[1].log_softmax(1)  # a second opinion on the class asked for
+            result["agreement"] = float((log_p.argmax(1) == y.cpu()).float().mean())
+            result["log_prob"] = float(log_p.gather(1, y.cpu()[:, None]).mean())
         return result
 
 

@@ -38,7 +38,7 @@ class Objective(nn.Module):
         net: the network; for iMF, a v-head makes v_theta the head, otherwise it is the boundary.
         method: "fm", "mf" or "imf".
         p, c: the adaptive weight (see losses.adaptive).
-        rule: (target, tangent) rule of guidance.py; default: unguided.
+        rule: what is regressed and along what, see guidance.rule; default: unguided.
         slope: how du/dt is computed; lessons pass a wrong one on purpose.
     """
 
@@ -49,7 +49,7 @@ class Objective(nn.Module):
         if method != "imf" and net.has_v:
             raise ValueError(f"method {method!r} does not train a v-head: build the network with v_depth=None.")
         self.net, self.method, self.p, self.c = net, method, p, c
-        self.rule = rule or (guidance.predicted if method == "imf" else guidance.conditional)
+        self.rule = rule or guidance.rule(method)
         self.slope = slope
 
     def forward(self, draws: Draws) -> Step:
@@ -117,5 +117,7 @@ def check_draws(draws: Draws, method: Method) -> None:
         raise ValueError(f"draws.n_eq = {n_eq}; it counts rows: 0 to {len(x)}.")
     if readable(x) and (draws.r[:n_eq] != draws.t[:n_eq]).any():
         raise ValueError(f"draws.n_eq = {n_eq} promises r = t on that many first rows, but some differ.")
+    if draws.t_min is not None and readable(x) and ((draws.t_min[:n_eq] > 0) | (draws.t_max[:n_eq] < 1)).any():
+        raise ValueError("rows with r = t have the guidance interval (0, 1): there v of the trained forward is reused.")
     if method == "fm" and n_eq < len(x):
         raise ValueError("flow matching knows r = t only: draw with p_r_neq_t = 0.")

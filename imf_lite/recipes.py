@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from .draws import DrawConfig
-from .networks import DiTConfig, MLPConfig, NetConfig
+from .guidance import Fixed, Flexible
+from .networks import KINDS, MLPConfig, NetConfig
 from .objective import Method
 
 
@@ -28,6 +29,8 @@ class Recipe:
     """data set, see imf_lite.data"""
     net: NetConfig = field(default_factory=MLPConfig)
     draws: DrawConfig = field(default_factory=DrawConfig)
+    guidance: Fixed | Flexible | None = None
+    """fixed: one scale, learnt; flexible: a scale and interval for the asking; None: no guidance"""
     p: float = 1.0
     """power of the adaptive weight: 0 is plain L2"""
     c: float = 0.01
@@ -69,6 +72,16 @@ class Recipe:
             raise ValueError(f"method {self.method!r} does not train a v-head: set net.v_depth to None.")
         if self.method == "fm" and self.draws.p_r_neq_t:
             raise ValueError("flow matching knows r = t only: set draws.p_r_neq_t = 0.")
+        flexible = isinstance(self.guidance, Flexible)
+        if flexible != (self.net.guided != "no"):
+            raise ValueError(
+                f"net.guided = {self.net.guided!r} with guidance = {self.guidance}: flexible guidance needs "
+                "net.guided = 'omega' or 'interval', and nothing else does."
+            )
+        if flexible and self.method != "imf":
+            raise ValueError(f"flexible guidance belongs to method 'imf', not {self.method!r}: use Fixed, or none.")
+        if self.guidance and not self.draws.class_dropout:
+            raise ValueError("guidance needs a network that knows 'no class': set draws.class_dropout, e.g. 0.1.")
 
     def to_json(self) -> str:
         """The recipe with every field resolved; from_json reads it back."""
@@ -78,9 +91,13 @@ class Recipe:
     def from_json(text: str) -> Recipe:
         """Raises ValueError for unknown fields."""
         values = json.loads(text)
-        net = {"mlp": MLPConfig, "dit": DiTConfig}[values["net"]["kind"]]()
-        blank = Recipe(name="", method="imf", data="", net=net)
-        return override(blank, values | {"betas": tuple(values["betas"])})
+        _, config = KINDS[values["net"]["kind"]]
+        values["net"], values["draws"] = override(config(), values["net"]), override(DrawConfig(), values["draws"])
+        if values["guidance"]:
+            kind = {"fixed": Fixed, "flexible": Flexible}[values["guidance"]["kind"]]
+            values["guidance"] = override(kind(), values["guidance"])
+        values["betas"] = tuple(values["betas"])
+        return override(Recipe(name="", method="imf", data=""), values)
 
 
 def override(config: Any, changes: dict[str, Any]) -> Any:

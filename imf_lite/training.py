@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from . import checkpoint, losses
+from . import checkpoint, guidance, losses
 from .conditions import check_data
 from .data import Data, load
 from .draws import draw
@@ -85,7 +85,7 @@ def train(
     optimizer = torch.optim.AdamW(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
     )
-    objective = Objective(net, recipe.method, recipe.p, recipe.c, slope=slope)
+    objective = Objective(net, recipe.method, recipe.p, recipe.c, guidance.rule(recipe.method, recipe.guidance), slope)
     state = checkpoint.State(net, optimizer)
     open_run(recipe, out, shape, data.num_classes, state)
 
@@ -96,7 +96,8 @@ def train(
         while state.step < recipe.steps:
             x, y = data.train.batch(batch_indices(len(data.train.x), recipe, state.step))
             y = None if y is None else y.to(device)
-            draws = draw(x.to(device), y, recipe.draws, generator(device, recipe.seed, DRAWS, 0, state.step))
+            g = generator(device, recipe.seed, DRAWS, 0, state.step)
+            draws = draw(x.to(device), y, recipe.draws, g, net.guided)
             optimizer.zero_grad(set_to_none=True)
             step = objective(draws)
             step.loss.backward()

@@ -16,7 +16,6 @@ RENAMED = {
     "._flax_embedding": "",
     "cfg_t_start_embedder": "t_min_embedder",
     "cfg_t_end_embedder": "t_max_embedder",
-    "x_embedder.proj": "x_embedder",
     "y_embedder.embedding_table": "y_embedder",
 }
 
@@ -36,7 +35,7 @@ def load(name: str) -> dict[str, Tensor]:
 
 def imf_network() -> DiT:
     """The recorded network: 3 x 8 x 8, width 40, 3 shared + 2 + 2 layers, nowhere-zero weights."""
-    net = build(DiTConfig(width=40, depth=5, heads=4, patch=2, v_depth=2, guided=True), (3, 8, 8), 10)
+    net = build(DiTConfig(width=40, depth=5, heads=4, patch=2, v_depth=2, guided="interval"), (3, 8, 8), 10)
     net.load_state_dict({ours(k): v for k, v in load("params").items()})
     return net
 

@@ -153,6 +153,6 @@ def test_parameter_counts_are_the_papers(width, depth, heads, parameters, with_v
     """B/2, M/2, L/2 and XL/2 on 4 x 32 x 32 latents; the smaller count has the v-branch's final layer only."""
     with torch.device("meta"):
         for v_depth, expected in ((0, parameters), (8, with_v)):
-            config = DiTConfig(width=width, depth=depth, heads=heads, v_depth=v_depth, guided=True)
+            config = DiTConfig(width=width, depth=depth, heads=heads, v_depth=v_depth, guided="interval")
             net = build(config, (4, 32, 32), 1000)
             assert sum(p.numel() for p in net.parameters()) == expected

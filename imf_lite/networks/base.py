@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from ..conditions import Cond, check_data, check_labels, check_times
+from ..conditions import Cond, Guided, check_data, check_guidance, check_labels, check_times
 
 Need = Literal["uv", "u", "v"]
 
@@ -21,15 +19,17 @@ class Network(nn.Module, ABC):
     initial weights are the same with and without it.
 
     Args:
+        config: the network's dataclass; its v_depth says whether there is a v-head, its guided which
+            guidance is an input: "no", "omega", or "interval" (omega, t_min and t_max).
         shape: shape of one sample, e.g. (1, 8, 8).
         num_classes: number of classes, or None for an unconditional network.
-        has_v: whether there is a v-head.
-        guided: whether omega, t_min and t_max are inputs.
     """
 
-    def __init__(self, shape: tuple[int, ...], num_classes: int | None, has_v: bool, guided: bool = False):
+    def __init__(self, config, shape: tuple[int, ...], num_classes: int | None):
         super().__init__()
-        self.shape, self.num_classes, self.has_v, self.guided = tuple(shape), num_classes, has_v, guided
+        self.config, self.shape, self.num_classes = config, tuple(shape), num_classes
+        self.has_v: bool = config.v_depth is not None
+        self.guided: Guided = config.guided
 
     def forward(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond(), need: Need = "uv"):
         """(u, v) at z (B, ...), r and t (B, 1, ..., 1); what is not needed, or not there, is None.
@@ -63,7 +63,8 @@ class Network(nn.Module, ABC):
         if z.shape[1:] != self.shape:
             raise ValueError(f"z holds samples of shape {tuple(z.shape[1:])}; this network was built for {self.shape}.")
         check_times(z, r, t)
-        built = Cond(self.num_classes is not None, self.guided, self.guided, self.guided)
+        omega, interval = self.guided != "no", self.guided == "interval"
+        built = Cond(self.num_classes is not None, omega, interval, interval)
         for name, c, wanted in zip(Cond._fields, cond, built, strict=True):
             if wanted and c is None:
                 raise ValueError(
@@ -75,24 +76,4 @@ class Network(nn.Module, ABC):
                 raise ValueError(f"condition {name} has shape {tuple(c.shape)}; a batch of {len(z)} needs ({len(z)},).")
         if cond.y is not None:
             check_labels(cond.y, self.num_classes)
-
-
-class ScalarEmbedding(nn.Module):
-    """A scalar per row as a vector: 256 sinusoids -> Linear -> SiLU -> Linear (as DiT and iMF).
-
-    Their frequencies fall from `scale` to 1e-4 `scale`; iMF's reference code has scale 1.
-    """
-
-    def __init__(self, width: int, scale: float = 1.0, sinusoids: int = 256):
-        super().__init__()
-        half = sinusoids // 2
-        freq = scale * torch.exp(-math.log(1e4) * torch.arange(half) / half)
-        self.register_buffer("freq", freq, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(sinusoids, width), nn.SiLU(), nn.Linear(width, width))
-        for linear in (self.mlp[0], self.mlp[2]):
-            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, s: Tensor) -> Tensor:
-        angle = s.flatten()[:, None] * self.freq  # (B, sinusoids / 2)
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=1))  # (B, width)
+        check_guidance(cond)

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Network, ScalarEmbedding
+from ..conditions import Guided
+from .base import Network
+from .embeddings import SummedEmbedding
 from .layers import FinalLayer
 
 
@@ -23,7 +25,9 @@ class MLPConfig:
     depth: int = 6
     """residual blocks from input to u"""
     time_scale: float = 30.0
-    """largest frequency, in radians, at which t and t - r are seen"""
+    """largest frequency, in radians, at which t, t - r and the guidance are seen"""
+    guided: Guided = "no"
+    """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
     v_depth: int | None = None
     """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
 
@@ -47,17 +51,14 @@ class Block(nn.Module):
 
 
 class MLP(Network):
-    """Conditional residual MLP: c = emb(t) + emb(t - r) + emb(y) enters every block."""
+    """Conditional residual MLP: the sum of all conditions' embeddings enters every block."""
 
     def __init__(self, config: MLPConfig, shape: tuple[int, ...], num_classes: int | None):
-        super().__init__(shape, num_classes, has_v=config.v_depth is not None)
+        super().__init__(config, shape, num_classes)
         width, dims = config.width, torch.Size(shape).numel()
         self.split = config.depth - (config.v_depth or 0)
         self.z_embedder = nn.Linear(dims, width)
-        self.t_embedder, self.h_embedder = (ScalarEmbedding(width, config.time_scale) for _ in range(2))
-        if num_classes is not None:
-            self.y_embedder = nn.Embedding(num_classes + 1, width)  # the last row: no class
-            nn.init.normal_(self.y_embedder.weight, std=width**-0.5)
+        self.conditioning = SummedEmbedding(width, num_classes, config.guided, config.time_scale)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
         self.u_head = FinalLayer(width, dims)
         if self.has_v:  # last, so that all weights above are the same without it
@@ -66,10 +67,7 @@ class MLP(Network):
 
     def branches(self, z: Tensor, r: Tensor, t: Tensor, cond, need_u: bool, need_v: bool):
         x = self.z_embedder(z.flatten(1))  # (B, width)
-        c = self.t_embedder(t) + self.h_embedder(t - r)
-        if cond.y is not None:
-            c = c + self.y_embedder(cond.y)
-        c = F.silu(c)
+        c = F.silu(self.conditioning(r, t, cond))
         for block in self.blocks[: self.split]:
             x = block(x, c)
         u = self.branch(x, c, self.blocks[self.split :], self.u_head, z) if need_u else None
