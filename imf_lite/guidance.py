@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 class Fixed:
     """MF's guidance, one scale for good; its effective scale is omega / (1 - kappa) (MF, section 4.2)."""
 
-    kind: Literal["fixed"] = "fixed"
     omega: float = 1.0
     """weight of the conditional velocity e - x"""
     kappa: float = 0.0
@@ -38,6 +37,7 @@ class Fixed:
     t_start: float = 0.0
     t_end: float = 1.0
     """guidance acts where t_start <= t <= t_end"""
+    kind: Literal["fixed"] = "fixed"
 
     def __post_init__(self) -> None:
         if not (self.omega > 0 and 0 <= self.kappa < 1 and 0 <= self.t_start <= self.t_end <= 1):
@@ -48,9 +48,9 @@ class Fixed:
 class Flexible:
     """iMF's guidance: omega and its interval are drawn in training and inputs ever after (iMF, section 4.2)."""
 
-    kind: Literal["flexible"] = "flexible"
     v_u_omega: Literal["one", "same"] = "one"
     """the omega that v_u is told: 1 in the released code, that of v_c in the paper's algorithm"""
+    kind: Literal["flexible"] = "flexible"
 
     def __post_init__(self) -> None:
         if self.v_u_omega not in ("one", "same"):

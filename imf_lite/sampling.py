@@ -51,9 +51,7 @@ def conditions(
     takes = {"no": (False, False), "omega": (True, False), "interval": (True, True)}[getattr(net, "guided", "no")]
     for name, value, taken in zip(("omega", "interval"), (omega, interval), takes, strict=True):
         if value is not None and not taken:
-            raise ValueError(
-                f"{name} = {value}, but this network was not trained with {name} as an input: leave it out."
-            )
+            raise ValueError(f"{name} = {value}, but this network has no input for {name}: leave it out.")
     cond = Cond(y)
     if takes[0]:
         scale = torch.as_tensor(1.0 if omega is None else omega, dtype=e.dtype, device=e.device).expand(len(e))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from imf_lite.conditions import Cond
 from imf_lite.draws import DrawConfig, Draws, draw
-from imf_lite.networks import DiTConfig, MLPConfig, Network, build
+from imf_lite.networks import AdaLNConfig, DiTConfig, MLPConfig, Network, build
 from imf_lite.recipes import Recipe, get
 from imf_lite.rng import generator
 
 CONFIGS = {
     "mlp": MLPConfig(width=32, depth=3),
-    "dit": DiTConfig(width=24, depth=3, heads=2, class_tokens=2, time_tokens=2),
+    "dit": DiTConfig(width=24, depth=3, heads=2, class_tokens=2, time_tokens=2, omega_tokens=1, interval_tokens=1),
+    "adaln": AdaLNConfig(width=24, depth=3, heads=2),
 }
 SHAPE = (1, 4, 4)
 
 
-def network(kind: str, v_depth: int | None = None, dtype=torch.float32, num_classes: int | None = 10) -> Network:
+def network(
+    kind: str, v_depth: int | None = None, dtype=torch.float32, num_classes: int | None = 10, guided="no", **changes
+) -> Network:
     """A small network whose weights are nowhere zero: at zero gates every slope is 0 and any tangent passes."""
-    config = CONFIGS[kind].__class__(**(CONFIGS[kind].__dict__ | {"v_depth": v_depth}))
+    config = replace(CONFIGS[kind], v_depth=v_depth, guided=guided, **changes)
     net = build(config, SHAPE, num_classes, seed=1)
     g = torch.Generator().manual_seed(2)
     for p in net.parameters():
@@ -28,13 +33,14 @@ def network(kind: str, v_depth: int | None = None, dtype=torch.float32, num_clas
     return net.to(dtype)
 
 
-def drawn(batch: int = 8, dtype=torch.float32, shape=SHAPE, **config) -> Draws:
+def drawn(batch: int = 8, dtype=torch.float32, shape=SHAPE, guided="no", **config) -> Draws:
     """Fixed draws for random data."""
     g = generator("cpu", 3)
     x = torch.randn(batch, *shape, generator=g)
     y = torch.randint(0, 10, (batch,), generator=g)
-    draws = draw(x, y, DrawConfig(**config), g)
-    return draws._replace(**{k: v.to(dtype) for k, v in draws._asdict().items() if k in ("x", "e", "t", "r")})
+    draws = draw(x, y, DrawConfig(**config), g, guided)
+    floats = {k: v.to(dtype) for k, v in draws._asdict().items() if torch.is_tensor(v) and v.is_floating_point()}
+    return draws._replace(**floats)
 
 
 def gradients(objective, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
@@ -55,4 +61,4 @@ def tiny(name: str = "digits_imf", **changes) -> Recipe:
 
 def point(draws: Draws, seed: int = 0) -> tuple[Tensor, Cond]:
     """z_t and conditions of some draws."""
-    return (1 - draws.t) * draws.x + draws.t * draws.e, Cond(draws.y)
+    return (1 - draws.t) * draws.x + draws.t * draws.e, Cond(draws.y, draws.omega, draws.t_min, draws.t_max)

@@ -1,4 +1,4 @@
-"""Numbers recorded from the reference implementation of iMF (tests/fixtures/README.md)."""
+"""Numbers recorded from the reference implementations of iMF and MF (tests/fixtures/README.md)."""
 
 from __future__ import annotations
 
@@ -8,36 +8,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imf_lite.networks import DiT, DiTConfig, build
+from imf_lite import weights
+from imf_lite.networks import AdaLNConfig, DiTConfig, Network, build
 
-FIXTURES = Path(__file__).parent / "fixtures" / "imf"
-RENAMED = {
-    "._flax_linear": "",
-    "._flax_embedding": "",
-    "cfg_t_start_embedder": "t_min_embedder",
-    "cfg_t_end_embedder": "t_max_embedder",
+FIXTURES = Path(__file__).parent / "fixtures"
+OF_MF = {
     "y_embedder.embedding_table": "y_embedder",
+    "t_embedder": "conditioning.t_embedder",
+    "h_embedder": "conditioning.h_embedder",
+    "y_embedder": "conditioning.y_embedder",
+    "adaLN_modulation.1": "modulation",
 }
 
 
-def ours(name: str) -> str:
-    """The released name of a parameter, as we call it."""
-    for old, new in RENAMED.items():
+def ours(name: str, method: str = "imf") -> str:
+    """The reference's name of a parameter, as we call it."""
+    if method == "imf":
+        return weights.ours(name)
+    for old, new in OF_MF.items():
         name = name.replace(old, new)
     return name
 
 
-def load(name: str) -> dict[str, Tensor]:
+def load(name: str, method: str = "imf") -> dict[str, Tensor]:
     """A recorded file; times also as (B, 1, 1, 1), named t4, r4, h4."""
-    found = {k.removeprefix("draw/"): torch.tensor(v) for k, v in np.load(FIXTURES / f"{name}.npz").items()}
+    path = FIXTURES / method / f"{name}.npz"
+    found = {k.removeprefix("draw/"): torch.tensor(v) for k, v in np.load(path).items()}
     return found | {f"{k}4": found[k].view(-1, 1, 1, 1) for k in ("t", "r", "h") if k in found}
 
 
-def imf_network() -> DiT:
-    """The recorded network: 3 x 8 x 8, width 40, 3 shared + 2 + 2 layers, nowhere-zero weights."""
-    net = build(DiTConfig(width=40, depth=5, heads=4, patch=2, v_depth=2, guided="interval"), (3, 8, 8), 10)
-    net.load_state_dict({ours(k): v for k, v in load("params").items()})
+def recorded(config, method: str) -> Network:
+    """A network of 3 x 8 x 8 images and 10 classes with the recorded, nowhere-zero weights."""
+    net = build(config, (3, 8, 8), 10)
+    net.load_state_dict({ours(k, method): v for k, v in load("params", method).items()})
     return net
+
+
+def imf_network() -> Network:
+    """Width 40, 3 shared + 2 + 2 layers."""
+    return recorded(DiTConfig(width=40, depth=5, heads=4, patch=2, v_depth=2, guided="interval"), "imf")
+
+
+def mf_network() -> Network:
+    """Width 40, 3 layers."""
+    return recorded(AdaLNConfig(width=40, depth=3, heads=4, patch=2), "mf")
 
 
 def error(found: Tensor, expected: Tensor) -> float:

@@ -1,16 +1,20 @@
-"""One contract for every network; the in-context DiT against its reference."""
+"""One contract for every network; both transformers against their references, and at their published sizes."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
-from helpers import drawn, network, point
-from parity import error, imf_network, load
+from helpers import CONFIGS, SHAPE, drawn, network, point
+from parity import error, imf_network, load, mf_network
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from imf_lite.conditions import Cond
-from imf_lite.networks import DiTConfig, MLPConfig, build
-from imf_lite.networks.layers import rope_table, rotate
+from imf_lite.networks import PRESETS, DiTConfig, MLPConfig, build
+from imf_lite.networks.layers import rope_table, rotate, sincos_positions
 
-KINDS = pytest.mark.parametrize("kind", ["mlp", "dit"])
+KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
 
 
 def call(net, draws, need="uv"):
@@ -21,7 +25,7 @@ def call(net, draws, need="uv"):
 @KINDS
 @pytest.mark.parametrize("v_depth", [0, 1, 3])
 def test_each_branch_alone_equals_the_joint_forward(kind, v_depth):
-    net, draws = network(kind, v_depth), drawn()
+    net, draws = network(kind, v_depth, guided="interval"), drawn(guided="interval")
     u, v = call(net, draws)
     assert u.shape == v.shape == draws.x.shape
     assert_close(call(net, draws, "u")[0], u)
@@ -37,7 +41,9 @@ def test_a_branch_alone_does_not_run_the_other(kind):
     for name, module in net.named_modules():
         module.register_forward_hook(lambda *_, name=name: ran.add(name))
     call(net, draws, "v")
-    assert not any(n.startswith(("u_head", "u_heads", "u_final")) for n in ran) and any("v_" in n for n in ran)
+    assert not any(n.startswith(("u_head", "u_heads", "u_final", "final_layer")) for n in ran) and any(
+        "v_" in n for n in ran
+    )
     ran.clear()
     call(net, draws, "u")
     assert not any(n.startswith(("v_head", "v_heads", "v_blocks", "v_final")) for n in ran)
@@ -45,9 +51,8 @@ def test_a_branch_alone_does_not_run_the_other(kind):
 
 @KINDS
 def test_the_v_branch_changes_no_weight_of_the_u_path(kind):
-    config = {"mlp": MLPConfig(width=16, depth=3), "dit": DiTConfig(width=24, depth=3, heads=2)}[kind]
-    plain = build(config, (1, 4, 4), 10)
-    headed = build(config.__class__(**(config.__dict__ | {"v_depth": 2})), (1, 4, 4), 10)
+    plain = build(CONFIGS[kind], SHAPE, 10)
+    headed = build(replace(CONFIGS[kind], v_depth=2), SHAPE, 10)
     ours, theirs = list(plain.parameters()), list(headed.parameters())
     assert len(theirs) > len(ours)
     for a, b in zip(ours, theirs, strict=False):
@@ -56,9 +61,7 @@ def test_the_v_branch_changes_no_weight_of_the_u_path(kind):
 
 @KINDS
 def test_a_new_network_outputs_zero(kind):
-    net = build(
-        {"mlp": MLPConfig(v_depth=1), "dit": DiTConfig(width=24, depth=2, heads=2, v_depth=1)}[kind], (1, 4, 4), 10
-    )
+    net = build(replace(CONFIGS[kind], v_depth=1), SHAPE, 10)
     u, v = call(net, drawn())
     assert (u == 0).all() and (v == 0).all()
 
@@ -140,19 +143,133 @@ def test_dit_forward_is_the_published_one():
     assert error(u, f["u"]) < 1e-5 and error(v, f["v"]) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "width, depth, heads, parameters, with_v",
-    [
-        (768, 12, 12, 88_948_256, 145_596_960),
-        (768, 24, 12, 173_921_312, 230_570_016),
-        (1024, 32, 16, 409_071_648, 509_752_352),
-        (1024, 48, 16, 610_433_056, 711_113_760),
-    ],
-)
-def test_parameter_counts_are_the_papers(width, depth, heads, parameters, with_v):
-    """B/2, M/2, L/2 and XL/2 on 4 x 32 x 32 latents; the smaller count has the v-branch's final layer only."""
+def test_adaln_forward_is_the_published_one():
+    f = load("forward", "mf")
+    u, v = mf_network()(f["z"], f["t4"] - f["h4"], f["t4"], Cond(f["y"]))
+    assert error(u, f["u"]) < 1e-5 and v is None
+
+
+@KINDS
+@pytest.mark.parametrize("guided, known", [("omega", ["omega"]), ("interval", ["omega", "t_min", "t_max"])])
+def test_a_guided_network_hears_each_of_its_conditions(kind, guided, known):
+    net, draws = network(kind, guided=guided), drawn(guided="interval")
+    z, cond = point(draws)
+    cond = cond._replace(**{k: None for k in ("omega", "t_min", "t_max") if k not in known})
+    u = net.u(z, draws.r, draws.t, cond)
+    for name in known:
+        other = getattr(cond, name).flip(0)
+        if name != "omega":
+            other = torch.full_like(other, 0.25 if name == "t_min" else 0.75)
+        assert not torch.allclose(net.u(z, draws.r, draws.t, cond._replace(**{name: other})), u)
+        with pytest.raises(ValueError, match=f"needs the condition {name}"):
+            net.u(z, draws.r, draws.t, cond._replace(**{name: None}))
+
+
+@KINDS
+def test_guidance_inputs_change_no_other_initial_weight(kind):
+    plain, guided = (build(replace(CONFIGS[kind], v_depth=1, guided=g), SHAPE, 10) for g in ("no", "interval"))
+    theirs = dict(guided.named_parameters())
+    assert len(theirs) > len(list(plain.parameters()))
+    for name, p in plain.named_parameters():
+        assert torch.equal(p, theirs[name]), name
+
+
+@pytest.mark.parametrize("omega, t_min, t_max", [(0.5, 0, 1), (float("nan"), 0, 1), (2, 0.6, 0.4), (2, -0.1, 1)])
+def test_impossible_guidance_is_refused(omega, t_min, t_max):
+    draws = drawn()
+    z, cond = point(draws)
+    cond = cond._replace(
+        **{k: torch.full((8,), float(v)) for k, v in zip(cond._fields[1:], (omega, t_min, t_max), strict=True)}
+    )
+    with pytest.raises(ValueError, match=r"omega = |interval must be"):
+        network("dit", guided="interval").u(z, draws.r, draws.t, cond)
+
+
+def test_the_prefix_is_class_omega_t_min_t_max_h_and_then_the_patches():
+    net, draws = imf_network(), drawn(shape=(3, 8, 8), guided="interval")
+    z, cond = point(draws)
+    seen = []
+    net.shared_blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    net.u(z, draws.r, draws.t, cond)
+    groups = net.condition_tokens(draws.t - draws.r, cond)
+    assert [(k, v.shape[1]) for k, v in groups.items()] == [
+        ("class", 8),
+        ("omega", 4),
+        ("t_min", 2),
+        ("t_max", 2),
+        ("h", 4),
+    ]
+    assert_close(seen[0], torch.cat([*groups.values(), net.x_embedder(z)], 1))
+
+
+def test_only_h_tells_the_in_context_dit_the_time():
+    net, draws = network("dit"), drawn(p_r_neq_t=1.0)
+    z, cond = point(draws)
+    assert_close(net.u(z, draws.r, draws.t, cond), net.u(z, torch.zeros_like(draws.r), draws.t - draws.r, cond))
+    net = network("adaln")
+    assert not torch.allclose(net.u(z, draws.r, draws.t, cond), net.u(z, draws.r * 0, draws.t - draws.r, cond))
+
+
+def test_sincos_positions_are_column_then_row():
+    found = sincos_positions((2, 3), 8)
+    row, column = 1, 2
+    expected = [f(p * 1e4 ** (-i / 2)) for p in (column, row) for f in (math.sin, math.cos) for i in (0, 1)]
+    assert_close(found[row * 3 + column], torch.tensor(expected))
+
+
+def parameters(net) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name, without, with_v", [
+    ("imf_b2", 88_948_256, 145_596_960),
+    ("imf_m2", 173_921_312, 230_570_016),
+    ("imf_l2", 409_071_648, 509_752_352),
+    ("imf_xl2", 610_433_056, 711_113_760),
+])  # fmt: skip
+def test_in_context_parameter_counts_are_the_papers(name, without, with_v):
+    """On 4 x 32 x 32 latents; the smaller count has the v-branch's final layer only."""
     with torch.device("meta"):
-        for v_depth, expected in ((0, parameters), (8, with_v)):
-            config = DiTConfig(width=width, depth=depth, heads=heads, v_depth=v_depth, guided="interval")
-            net = build(config, (4, 32, 32), 1000)
-            assert sum(p.numel() for p in net.parameters()) == expected
+        for v_depth, expected in ((0, without), (8, with_v)):
+            assert parameters(build(replace(PRESETS[name], v_depth=v_depth), (4, 32, 32), 1000)) == expected
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("mf_s4", 33_142_336),
+    ("mf_b4", 131_165_248),
+    ("mf_b2", 131_091_472),
+    ("mf_m2", 308_019_216),
+    ("mf_l2", 459_137_040),
+    ("mf_xl2", 676_440_592),
+])  # fmt: skip
+def test_adaln_parameter_counts_are_the_papers(name, expected):
+    with torch.device("meta"):
+        assert parameters(build(PRESETS[name], (4, 32, 32), 1000)) == expected
+
+
+def test_in_context_conditioning_saves_a_third():
+    """133M to 89M at B/2: adaLN-zero with omega, t_min and t_max summed, against tokens."""
+    with torch.device("meta"):
+        adaln = parameters(build(replace(PRESETS["mf_b2"], guided="interval"), (4, 32, 32), 1000))
+        tokens = parameters(build(replace(PRESETS["imf_b2"], v_depth=None), (4, 32, 32), 1000))
+    assert adaln == 131_091_472 + 3 * 787_968 == 133_455_376
+    assert 0.32 < 1 - tokens / adaln < 0.35
+
+
+@pytest.mark.parametrize("name, giga", [("imf_b2", 24.9), ("imf_m2", 49.7), ("imf_l2", 116), ("imf_xl2", 174)])
+def test_multiply_adds_are_the_papers(name, giga):
+    """The paper's "Gflops" are multiply-adds of u alone: FlopCounterMode counts two operations for each."""
+    with torch.device("meta"):
+        net = build(replace(PRESETS[name], v_depth=None), (4, 32, 32), 1000)
+        z, one = torch.zeros(1, 4, 32, 32), torch.ones(1)
+        cond = Cond(torch.zeros(1, dtype=torch.long), one, 0 * one, one)
+        with FlopCounterMode(display=False) as counter:
+            net.u(z, torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), cond)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(giga, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["mf_tiny", "imf_tiny"])
+def test_tiny_presets_run(name):
+    net, guided = build(PRESETS[name], (1, 8, 8), 10), PRESETS[name].guided
+    z, cond = point(draws := drawn(shape=(1, 8, 8), guided=guided))
+    assert net.u(z, draws.r, draws.t, cond).shape == z.shape

@@ -37,7 +37,7 @@ def test_loss_and_every_gradient_are_the_published_ones(name):
 def test_a_dropped_row_is_told_no_class():
     net, draws = network("mlp"), drawn()
     told = []
-    net.y_embedder.register_forward_pre_hook(lambda _, args: told.append(args[0].clone()))
+    net.conditioning.y_embedder.register_forward_pre_hook(lambda _, args: told.append(args[0].clone()))
     Objective(net, "mf")(draws._replace(drop=torch.arange(8) < 3))
     assert (told[0][:3] == 10).all() and torch.equal(told[0][3:], draws.y[3:])
 

@@ -51,7 +51,7 @@ def test_arrows_point_one_way():
     allowed = {
         "losses": set(),
         "draws": {"conditions"},
-        "guidance": {"draws"},  # for a type hint alone
+        "guidance": {"conditions", "draws"},  # draws: for a type hint alone
         "sampling": {"conditions", "rng"},
         "objective": {"losses", "guidance", "conditions", "draws", "networks"},
     }

@@ -1,0 +1,134 @@
+"""Trained networks as files: our own, with their configuration beside them, and the released iMF ones.
+
+Ours are a folder, or a Hub repository, of config.json and model.safetensors. The released ones are
+flat PyTorch state dicts, iMF-B-2.pth ... iMF-XL-2.pth, in the Hub repository Lyy0725/iMF.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import Tensor, nn
+
+from . import checkpoint
+from .networks import KINDS, DiTConfig, Network, build
+
+RELEASED = "Lyy0725/iMF"
+RENAMED = {
+    "._flax_linear": "",
+    "._flax_embedding": "",
+    "cfg_t_start_embedder": "t_min_embedder",
+    "cfg_t_end_embedder": "t_max_embedder",
+    "y_embedder.embedding_table": "y_embedder",
+}
+
+
+def save_pretrained(net: Network, folder: str | Path, about: dict | None = None) -> Path:
+    """Write a network as `folder`/config.json and model.safetensors; `about` (JSON) goes into the first."""
+    folder = Path(folder)
+    described = {"net": dataclasses.asdict(net.config), "shape": net.shape, "num_classes": net.num_classes}
+    checkpoint.write(folder / "model.safetensors", net.state_dict())
+    checkpoint.write_text(folder / "config.json", json.dumps(described | {"about": about or {}}, indent=1))
+    return folder
+
+
+def from_pretrained(name: str | Path) -> Network:
+    """A network that save_pretrained wrote, from a folder or a Hub repository, ready to sample.
+
+    Raises ValueError for tensors that do not fit the configuration, CheckpointError for a damaged file.
+    """
+    config_file, tensor_file = (find(name, file) for file in ("config.json", "model.safetensors"))
+    described = json.loads(config_file.read_text())
+    values = described["net"]
+    _, config = KINDS[values["kind"]]
+    with torch.device("meta"):
+        net = build(config(**values), tuple(described["shape"]), described["num_classes"])
+    tensors, _ = checkpoint.load(tensor_file)
+    return ready(net, tensors, str(tensor_file))
+
+
+def from_released(name: str | Path) -> Network:
+    """A released iMF network by path ("iMF-B-2.pth") or Hub name ("Lyy0725/iMF/iMF-B-2.pth").
+
+    Its size is read off the tensors; these files hold u and the v-branch's final layer, not its blocks.
+    Raises ValueError listing every unknown, missing or misshapen tensor.
+    """
+    path = Path(name)
+    if not path.exists():
+        repository, _, file = str(name).rpartition("/")
+        path = find(repository or RELEASED, file)
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
+        raise ValueError(f"{path} is not a flat state dict: the released files map names to tensors.")
+    tensors = {ours(k): v for k, v in tensors.items()}
+    with torch.device("meta"):
+        net = build(*described_by(tensors, path))
+    return ready(net, tensors, str(path))
+
+
+def load(name: str | Path) -> Network:
+    """Either kind: a name that ends in .pth is a released file, all else a folder or repository of ours."""
+    return from_released(name) if str(name).endswith(".pth") else from_pretrained(name)
+
+
+def ours(name: str) -> str:
+    """The released name of a tensor, as we call it."""
+    for old, new in RENAMED.items():
+        name = name.replace(old, new)
+    return name.removeprefix("net.")
+
+
+def described_by(tensors: dict[str, Tensor], path: Path) -> tuple[DiTConfig, tuple[int, int, int], int]:
+    """Configuration, sample shape and number of classes of released tensors. 4 x 32 x 32 latents, as published."""
+    try:
+        width, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
+        head = len(tensors["shared_blocks.0.attn.q_norm.weight"])
+        classes = len(tensors["y_embedder.weight"]) - 1
+        counts = {k: len(tensors[f"{k}_tokens"]) for k in ("class", "omega", "time")}
+        counts["interval"] = len(tensors["t_min_tokens"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} does not hold an iMF network: {error} is missing or misshapen.") from error
+    blocks = [1 + max((int(k.split(".")[1]) for k in tensors if k.startswith(f"{part}.")), default=-1)
+              for part in ("shared_blocks", "u_heads")]  # fmt: skip
+    config = DiTConfig(
+        width=width, depth=sum(blocks), heads=width // head, patch=patch, v_depth=0, guided="interval",
+        **{f"{k}_tokens": n for k, n in counts.items()},
+    )  # fmt: skip
+    return config, (channels, 32, 32), classes
+
+
+def ready(net: nn.Module, tensors: dict[str, Tensor], source: str) -> Network:
+    """The network (built on the meta device) with these tensors. Raises ValueError listing what does not fit."""
+    wanted = {k: v.shape for k, v in net.state_dict().items()}
+    wrong = [f"missing {k} {tuple(s)}" for k, s in wanted.items() if k not in tensors]
+    wrong += [f"unknown {k} {tuple(v.shape)}" for k, v in tensors.items() if k not in wanted]
+    wrong += [
+        f"misshapen {k}: {tuple(tensors[k].shape)}, not {tuple(s)}"
+        for k, s in wanted.items() if k in tensors and tensors[k].shape != s
+    ]  # fmt: skip
+    if wrong:
+        raise ValueError(f"{source} does not fit this network:\n  " + "\n  ".join(wrong))
+    fresh = build(net.config, net.shape, net.num_classes)  # with its buffers, which files do not hold
+    fresh.load_state_dict(tensors)
+    return fresh.eval().requires_grad_(False)
+
+
+def find(name: str | Path, file: str) -> Path:
+    """A file of a folder, or of a Hub repository (downloaded once). Raises ValueError saying where to get it."""
+    if Path(name).is_dir():
+        path = Path(name) / file
+        if not path.exists():
+            raise ValueError(f"{name} holds no {file}: is it a folder that save_pretrained wrote?")
+        return path
+    try:
+        return Path(hf_hub_download(str(name), file))
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{name}/{file} is no file here, and cannot be fetched from the Hub ({type(error).__name__}). With "
+            f"network: `hf download {name} {file}`; then give the path of the file."
+        ) from error
