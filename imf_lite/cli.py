@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 from typing import Annotated, Union
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
 from . import checkpoint, data, training
+from . import weights as trained
 from .images import grid, save_png, to_uint8
 from .recipes import RECIPES, Recipe
-from .sampling import generate
+from .sampling import generate, sample
+from .vae import decode, denormalise, load_vae
 
 AnyRecipe = Union[  # noqa: UP007 (built at run time)
     tuple(
@@ -47,32 +50,55 @@ def train(
     print(f"done: {checkpoint.latest(out / 'checkpoints')}")
 
 
-def sample_(run: Path, out: Path | None = None, nfe: int = 1, rows: int = 10, seed: int = 0, device: str | None = None):
-    """Draw samples of a run, one class a column, as a PNG.
+def sample_(run: Path | None = None, weights: str | None = None, out: Path | None = None, nfe: int = 1,
+            omega: float | None = None, interval: tuple[float, float] | None = None,
+            classes: tuple[int, ...] | None = None, rows: int = 10, seed: int = 0, vae: str | None = None,
+            device: str | None = None) -> None:  # fmt: skip
+    """Draw samples of a run or of trained weights, one class a column: a PNG, or latents as .npy without a VAE.
 
     Args:
         run: folder of a trained run.
-        out: the PNG; default RUN/samples/nfeN.png.
+        weights: or: a released file (iMF-XL-2.pth), a folder of save_pretrained, or either's Hub name.
+        out: the file; default RUN/samples/... or samples/...
         nfe: network evaluations a sample, that is, steps.
+        omega: guidance scale, at least 1, of a guided network; default 1.
+        interval: the times in which it acts; default 0 1.
+        classes: the columns; default: the first ten classes.
         rows: samples of each class.
         seed: of the noise.
+        vae: autoencoder that turns latents into images: stabilityai/sd-vae-ft-mse, or a folder.
         device: cuda, mps or cpu; default: the best there is.
     """
-    net = training.load_network(run, device)
-    columns = net.num_classes or 10
-    x, _ = generate(net, rows * columns, nfe, seed, training.sampler_of(run))
-    out = out or run / "samples" / f"nfe{nfe}.png"
-    save_png(out, grid(to_uint8(x), columns), zoom=4)
-    print(f"{rows} x {columns} samples at {nfe} NFE: {out}")
+    if (run is None) == (weights is None):
+        raise ValueError("sample either --run FOLDER or --weights FILE.")
+    net = trained.load(weights).to(training.pick_device(device)) if weights else training.load_network(run, device)
+    classes = classes or tuple(range(min(10, net.num_classes or 10)))
+    sampler = training.sampler_of(run) if run else sample
+    x, _ = generate(net, rows * len(classes), nfe, seed, sampler, 100, omega, interval, classes)
+    guided = "" if omega is None else f"-omega{omega:g}"
+    out = out or (run or Path(".")) / "samples" / f"nfe{nfe}{guided}"
+    if net.shape[0] == 4 and vae is None:
+        out = out.with_name(out.name.removesuffix(".npy") + ".npy")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.save(out, denormalise(x).cpu().numpy())
+        print(f"{len(x)} raw latents, class by class in turn, at {nfe} NFE: {out} (give --vae for images)")
+        return
+    images = to_uint8(decode(load_vae(vae).to(x.device), x) if vae else x)
+    out = out.with_name(out.name.removesuffix(".png") + ".png")
+    save_png(out, grid(images, len(classes)), zoom=max(1, 32 // net.shape[-1]) if vae is None else 1)
+    print(f"{rows} x {len(classes)} samples at {nfe} NFE: {out}")
 
 
-def evaluate(run: Path, nfe: int = 1, n: int = 1000, seed: int = 0, extractor: str = "digits",
-             weights: str | None = None, device: str | None = None) -> None:  # fmt: skip
+def evaluate(run: Path, nfe: int = 1, omega: float | None = None, interval: tuple[float, float] | None = None,
+             n: int = 1000, seed: int = 0, extractor: str = "digits", weights: str | None = None,
+             device: str | None = None) -> None:  # fmt: skip
     """Measure FID, KID, precision and recall of a run, with their floor, and write RUN/evaluation/*.json.
 
     Args:
         run: folder of a trained run.
         nfe: network evaluations a sample, that is, steps.
+        omega: guidance scale, at least 1, of a guided network; default 1.
+        interval: the times in which it acts; default 0 1.
         n: samples to draw, equally many of each class.
         seed: of the noise.
         extractor: digits, or a feature extractor of torch-fidelity such as inception-v3-compat.
@@ -84,8 +110,10 @@ def evaluate(run: Path, nfe: int = 1, n: int = 1000, seed: int = 0, extractor: s
     net = training.load_network(run, device)
     about = json.loads((run / "run.json").read_text())
     judge = Judge(data.load(about["recipe"]["data"]), extractor, weights)
-    result = judge(net, nfe, n, seed, training.sampler_of(run)) | {"run": about}
-    out = run / "evaluation" / f"nfe{nfe}-n{n}-seed{seed}-{extractor}.json"
+    result = judge(net, nfe, n, seed, training.sampler_of(run), omega, interval) | {"run": about}
+    guided = "" if omega is None else f"-omega{omega:g}"
+    guided += "" if interval is None else "-interval{:g}-{:g}".format(*interval)
+    out = run / "evaluation" / f"nfe{nfe}{guided}-n{n}-seed{seed}-{extractor}.json"
     checkpoint.write_text(out, json.dumps(result, indent=1))
     for name in (
         "fid",
@@ -94,6 +122,7 @@ def evaluate(run: Path, nfe: int = 1, n: int = 1000, seed: int = 0, extractor: s
         "precision",
         "recall",
         "agreement",
+        "log_prob",
         "nearest_train",
         "nearest_train_of_real",
     ):

@@ -76,16 +76,19 @@ def intervals(e: Tensor, steps: int):
 
 def generate(
     net, n: int, steps: int = 1, seed: int = 0, sampler=sample, batch: int = 500, omega: float | None = None,
-    interval: Interval | None = None,
+    interval: Interval | None = None, classes: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """n samples (n, ...) and the classes asked for (n,), in turn 0, 1, 2, ...; None if unconditional.
+    """n samples (n, ...) and the classes asked for (n,), in turn 0, 1, 2, ... or `classes`; None if unconditional.
 
     Noise depends on the seed and the batch's place alone, so the same seed gives every network the same.
     """
     if n < 1:
         raise ValueError(f"n = {n}; ask for at least one sample.")
     device = next(net.parameters()).device
-    y = None if net.num_classes is None else torch.arange(n, device=device) % net.num_classes
+    y = None
+    if net.num_classes is not None:
+        asked = torch.tensor(classes or range(net.num_classes), device=device)
+        y = asked[torch.arange(n, device=device) % len(asked)]
     parts = []
     for start in range(0, n, batch):
         count = min(batch, n - start)

@@ -6,7 +6,6 @@ from helpers import network
 from torch import nn
 from torch.testing import assert_close
 
-from imf_lite.conditions import Cond
 from imf_lite.sampling import euler, generate, sample
 from toy_experiments.exact import gaussian_flow, gaussian_u, gaussian_v
 
@@ -69,6 +68,49 @@ def test_generate_asks_for_each_class_in_turn_and_repeats():
 def test_steps_and_conditions_are_checked():
     net = network("mlp")
     with pytest.raises(ValueError, match="steps = 0"):
-        sample(net, torch.randn(2, 1, 4, 4), Cond(torch.zeros(2).long()), steps=0)
+        sample(net, torch.randn(2, 1, 4, 4), torch.zeros(2).long(), steps=0)
     with pytest.raises(ValueError, match="needs the condition y"):
         sample(net, torch.randn(2, 1, 4, 4))
+
+
+class Listener:
+    """A network that says what it was told."""
+
+    guided, num_classes = "interval", 10
+
+    def __init__(self):
+        self.told = []
+
+    def u(self, z, r, t, cond):
+        self.told.append(cond)
+        return torch.zeros_like(z)
+
+
+def test_every_step_is_told_the_same_raw_guidance():
+    net, e, y = Listener(), torch.randn(3, 2), torch.tensor([1, 2, 3])
+    sample(net, e, y, steps=4, omega=5.0, interval=(0.4, 0.6))
+    sample(net, e, y, omega=torch.tensor([1.0, 2.0, 3.0]))
+    sample(net, e, y)
+    assert len(net.told) == 6
+    for cond in net.told[:4]:
+        assert cond.omega.tolist() == [5, 5, 5] and torch.equal(cond.y, y)
+        assert_close(cond.t_min, torch.full((3,), 0.4))
+        assert_close(cond.t_max, torch.full((3,), 0.6))
+    assert net.told[4].omega.tolist() == [1, 2, 3]
+    assert net.told[5].omega.tolist() == [1, 1, 1] and net.told[5].t_max.tolist() == [1, 1, 1]
+
+
+def test_guidance_that_the_network_does_not_know_is_refused():
+    e, y = torch.randn(2, 1, 4, 4), torch.zeros(2).long()
+    with pytest.raises(ValueError, match="no input for omega"):
+        sample(network("mlp"), e, y, omega=2.0)
+    with pytest.raises(ValueError, match="no input for interval"):
+        sample(network("mlp", guided="omega"), e, y, omega=2.0, interval=(0.1, 0.9))
+    with pytest.raises(ValueError, match="at least 1"):
+        sample(network("mlp", guided="omega"), e, y, omega=0.5)
+    with pytest.warns(UserWarning, match=r"omega 10.5 is larger than any in training, 8"):
+        sample(network("mlp", guided="omega"), e, y, omega=10.5)
+
+
+def test_generate_takes_classes_in_turn():
+    assert generate(network("mlp"), 5, classes=(7, 3))[1].tolist() == [7, 3, 7, 3, 7]
