@@ -12,7 +12,7 @@ from imf_lite.networks import MLPConfig, build
 from imf_lite.objective import Objective
 from imf_lite.rng import generator
 from imf_lite.training import fingerprint
-from toy_experiments import analysis, claims, datasets
+from toy_experiments import analysis, behaviour, claims, datasets
 from toy_experiments.experiment import RESULTS, read_table
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,15 @@ def test_the_table_is_what_the_script_writes():
 
 def test_results_are_of_the_code_as_it_is():
     for path in RESULTS.glob("*.csv"):
-        assert {r["code"] for r in read_table(path)} == {fingerprint()}, f"{path.name}: run `make claims`"
+        assert behaviour.stands({r["code"] for r in read_table(path)}), f"{path.name}: run `make claims`"
+
+
+def test_the_recorded_first_updates_are_those_of_the_code():
+    recorded = behaviour.stored()[fingerprint()]
+    assert recorded.keys() == behaviour.RUNS.keys()
+    assert behaviour.same({name: behaviour.first_updates(name) for name in behaviour.RUNS}, recorded)
+    shifted = {k: [v * 1.01 for v in values] for k, values in recorded.items()}
+    assert not behaviour.same(recorded, shifted) and not behaviour.same(recorded, {})
 
 
 def test_stored_imf_is_calmer_on_every_set_and_seed():

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
-from imf_lite import checkpoint, training
+from imf_lite import checkpoint
 
+from . import behaviour
 from .experiment import RESULTS, read_table
 
 OPEN = "not checked here yet"
@@ -26,8 +27,9 @@ Each claim of MeanFlow (MF, arXiv 2505.13447) and improved MeanFlow (iMF, arXiv 
 them: the paper's number (**quoted**), what was measured here, where that is checked, and the command for full scale.
 Written by `python -m toy_experiments.claims` from `toy_experiments/results`; a test fails when this file differs from
 what that writes. `make claims` runs every experiment behind it again (about an hour on two CPU cores; it can
-be interrupted, and goes on where it stopped). *Code*: whether losses, draws, guidance and objective are still the ones
-that were measured. "Not checked here yet" means what it says.
+be interrupted, and goes on where it stopped). *Code*: "same" if losses, draws, guidance and objective are those that
+were measured, or give the same first 40 updates of every kind of run (`python -m toy_experiments.behaviour`). "Not
+checked here yet" means what it says.
 
 | claim | paper (quoted) | measured here | checked by | code | at full scale |
 |---|---|---|---|---|---|
@@ -225,7 +227,7 @@ def row(claim: Claim) -> str:
     code = "–"
     if claim.table:
         used = {r["code"] for r in read_table(RESULTS / f"{claim.table}.csv")}
-        code = "same" if used == {training.fingerprint()} else "changed"
+        code = "same" if behaviour.stands(used) else "changed"
     cells = (claim.claim, claim.quoted, measured, claim.checked_by if claim.measured else "–", code, claim.command)
     return "| " + " | ".join(cells) + " |\n"
 
