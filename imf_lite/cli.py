@@ -30,21 +30,23 @@ AnyRecipe = Union[  # noqa: UP007 (built at run time)
 
 
 def train(
-    recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")], out: Path | None = None, device: str | None = None
-) -> None:
+    recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")], out: Path | None = None, device: str | None = None,
+    compile: bool = False,
+) -> None:  # fmt: skip
     """Train a recipe; the same command again resumes.
 
     Args:
         recipe: which run; `imf-lite train digits_imf --help` lists the fields that can be changed.
         out: folder of the run; default runs/NAME-seedN.
         device: cuda, mps or cpu; default: the best there is.
+        compile: torch.compile the loss: a minute or two once, then faster; for long runs.
     """
     out = out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
     print(
         f"{recipe.name} on {training.pick_device(device)}: {recipe.steps} updates of {recipe.batch} samples, in {out}"
     )
     with tqdm(total=recipe.steps, unit="update") as bar:
-        for record in training.train(recipe, out, device=device):
+        for record in training.train(recipe, out, device=device, compile=compile):
             bar.update(record.step - bar.n)
             bar.set_postfix(raw_u_neq=record.raw_u_neq, grad_norm=record.grad_norm, refresh=False)
     print(f"done: {checkpoint.latest(out / 'checkpoints')}")

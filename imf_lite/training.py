@@ -68,12 +68,14 @@ class NonFiniteError(FloatingPointError):
 
 
 def train(
-    recipe: Recipe, out: str | Path, data: Data | None = None, device: str | None = None, slope=losses.slope
-) -> Iterator[Record]:
+    recipe: Recipe, out: str | Path, data: Data | None = None, device: str | None = None, slope=losses.slope,
+    compile: bool = False,
+) -> Iterator[Record]:  # fmt: skip
     """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`.
 
     data: instead of the data set that the recipe names. device: default cuda, else mps, else cpu.
-    slope: how du/dt is computed, for lessons that get it wrong on purpose.
+    slope: how du/dt is computed, for lessons that get it wrong on purpose. compile: torch.compile the
+    loss, which takes a minute or two once and pays in long runs (same numbers to rounding).
     Raises ValueError for a recipe, data or folder that do not fit, CheckpointError for a damaged
     checkpoint, NonFiniteError before an update with a gradient that is not finite.
     """
@@ -86,6 +88,7 @@ def train(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
     )
     objective = Objective(net, recipe.method, recipe.p, recipe.c, guidance.rule(recipe.method, recipe.guidance), slope)
+    loss = torch.compile(objective) if compile else objective
     state = checkpoint.State(net, optimizer)
     open_run(recipe, out, shape, data.num_classes, state)
 
@@ -99,7 +102,7 @@ def train(
             g = generator(device, recipe.seed, DRAWS, 0, state.step)
             draws = draw(x.to(device), y, recipe.draws, g, net.guided)
             optimizer.zero_grad(set_to_none=True)
-            step = objective(draws)
+            step = loss(draws)
             step.loss.backward()
             # the one host read of a step that is not logged
             grad_norm = float(torch.nn.utils.get_total_norm([p.grad for p in weights]))
