@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
-from imf_lite.networks import DiTConfig
-from imf_lite.recipes import RECIPES, Recipe, get, override
+from imf_lite.draws import DrawConfig
+from imf_lite.guidance import Fixed, Flexible
+from imf_lite.networks import PRESETS, DiTConfig
+from imf_lite.recipes import RECIPES, Recipe, counterpart, get, override
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -17,6 +19,15 @@ def test_round_trip_through_json(name):
 
 def test_round_trip_of_a_dit():
     recipe = dataclasses.replace(get("digits_imf"), net=DiTConfig(width=64, heads=4, v_depth=2))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("guidance", [Fixed(0.2, 0.92, 0.0, 0.8), Flexible("same"), None])
+@pytest.mark.parametrize("net", [PRESETS["mf_tiny"], PRESETS["imf_tiny"]])
+def test_round_trip_of_transformers_and_guidance(guidance, net):
+    net = dataclasses.replace(net, guided="omega" if isinstance(guidance, Flexible) else "no")
+    draws = DrawConfig(class_dropout=0.1, dropout="independent", omega_beta=2.0)
+    recipe = dataclasses.replace(get("digits_imf"), net=net, guidance=guidance, draws=draws)
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
@@ -32,6 +43,15 @@ def test_round_trip_of_a_dit():
         ({"method": "fm", "net.v_depth": None}, "flow matching"),
         ({"method": "mf"}, "does not train a v-head"),
         ({"method": "imeanflow"}, "'imeanflow'"),
+        ({"net.guided": "interval"}, "flexible guidance needs"),
+        ({"guidance": Flexible(), "draws.class_dropout": 0.1}, "flexible guidance needs"),
+        ({"guidance": Flexible(), "net.guided": "omega"}, "set draws.class_dropout"),
+        ({"guidance": Fixed(2.0)}, "set draws.class_dropout"),
+        ({"draws.dropout": "last"}, "'last'"),
+        (
+            {"method": "mf", "net.v_depth": None, "net.guided": "omega", "guidance": Flexible()},
+            "belongs to method 'imf'",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(changes, message):
@@ -55,3 +75,11 @@ def test_compared_runs_differ_in_the_method_alone():
     assert dataclasses.replace(imf, name="", method="mf") == dataclasses.replace(mf, name="")
     headed = get("digits_imf")
     assert dataclasses.replace(headed, name="", net=imf.net) == dataclasses.replace(imf, name="")
+
+
+def test_the_guided_run_has_the_u_path_of_the_others():
+    guided, plain = get("digits_guided"), get("digits_imf")
+    back = override(guided, {"net.guided": "no", "guidance": None, "draws.class_dropout": 0.0, "name": plain.name})
+    assert back == plain
+    mf = counterpart(guided, "mf", Fixed(2.0))
+    assert mf.guidance == Fixed(2.0) and mf.net.guided == "no" and mf.draws == guided.draws

@@ -15,6 +15,9 @@ from .exact import Mixture
 
 EIGHT = Mixture(torch.tensor([[math.cos(a * math.pi / 4), math.sin(a * math.pi / 4)] for a in range(8)]) * 1.5, 0.1)
 GAUSSIAN = Mixture(torch.tensor([[0.5, -0.5]]), 0.5)
+THREE_CLASSES = Mixture(
+    torch.tensor([[math.sin(a * math.pi / 1.5), math.cos(a * math.pi / 1.5)] for a in range(3)]), 0.45
+)
 TRIANGLE = Mixture(torch.tensor([[-1.0, -0.8], [1.2, -0.4], [0.0, 1.2]]), 0.25, torch.tensor([0.5, 0.3, 0.2]))
 
 
@@ -72,3 +75,9 @@ def points(name: str, n: int, seed: int = 0) -> Tensor:
 def load(name: str, n: int = 1 << 17, seed: int = 0) -> Data:
     """A point set for `imf_lite.training.train`: n training points, and 8,000 others to measure against."""
     return Data(Split(points(name, n, 2 * seed), None), Split(points(name, 8000, 2 * seed + 1), None), None)
+
+
+def load_classes(mixture: Mixture = THREE_CLASSES, n: int = 1 << 16, seed: int = 0) -> Data:
+    """A mixture whose components are classes, for `imf_lite.training.train`."""
+    splits = (mixture.labelled(count, generator("cpu", 2 * seed + k)) for k, count in enumerate((n, 8000)))
+    return Data(*(Split(x, y) for x, y in splits), len(mixture.means))

@@ -42,10 +42,14 @@ class Mixture:
         self.means, self.std = means, std
         self.weights = torch.full((len(means),), 1 / len(means)) if weights is None else weights
 
+    def labelled(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n points (n, D), and the component that each is from (n,): its class."""
+        which = torch.multinomial(self.weights, n, replacement=True, generator=g)
+        return self.means[which] + self.std * torch.randn(n, self.means.shape[1], generator=g), which
+
     def sample(self, n: int, g: torch.Generator) -> Tensor:
         """n points (n, D)."""
-        which = torch.multinomial(self.weights, n, replacement=True, generator=g)
-        return self.means[which] + self.std * torch.randn(n, self.means.shape[1], generator=g)
+        return self.labelled(n, g)[0]
 
     def v(self, z: Tensor, t: Tensor) -> Tensor:
         """Marginal velocity at z (B, D), t (B, 1): the components' own, weighted by their posterior given z."""
@@ -54,6 +58,14 @@ class Mixture:
         away = z[:, None] - (1 - t)[:, None] * m  # (B, K, D)
         posterior = torch.softmax(w.log() - (away**2).sum(2) / (2 * variance[:, :, 0]), dim=1)
         return (posterior[:, :, None] * gaussian_v(z[:, None], t[:, None], m, self.std)).sum(1)
+
+    def guided_v(
+        self, z: Tensor, t: Tensor, y: Tensor, omega: float, interval: tuple[float, float] = (0.0, 1.0)
+    ) -> Tensor:
+        """Guided velocity omega v_c + (1 - omega) v_u towards classes y (B,) where t is in the interval, else v_c."""
+        v_c = gaussian_v(z, t, self.means.to(z)[y], self.std)
+        scale = torch.where((t >= interval[0]) & (t <= interval[1]), omega, 1.0)
+        return scale * v_c + (1 - scale) * self.v(z, t)
 
     def flow(self, z: Tensor, r: Tensor, t: Tensor, steps: int = 100) -> Tensor:
         """Where the flow of `v` carries z from t to r: classical Runge-Kutta in float64."""
