@@ -77,7 +77,7 @@ def recipe(row: str, seed: int = 0, steps: int = 1000) -> Recipe:
         draws=DrawConfig(class_dropout=0.1),
         steps=steps,
         batch=64,
-        lr=1e-3,
+        lr=4e-3,
         decay="linear",
         ema=0.995,
         seed=seed,

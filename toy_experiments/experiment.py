@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from imf_lite import checkpoint, losses, training
 from imf_lite.draws import DrawConfig
+from imf_lite.guidance import Flexible
 from imf_lite.networks import MLPConfig
 from imf_lite.recipes import Recipe, counterpart, override
 from imf_lite.sampling import generate
@@ -55,6 +56,13 @@ def plane(variant: str = "head", **changes) -> Recipe:
         "fm": lambda: counterpart(head, "fm"),
     }[variant]()
     return override(recipe, changes)
+
+
+def plane_guided(**changes) -> Recipe:
+    """iMF with scale and interval as inputs, on a mixture whose components are classes (`datasets.load_classes`)."""
+    net = MLPConfig(width=128, depth=4, time_scale=3.0, v_depth=1, guided="interval")
+    guided = {"name": "plane_guided", "net": net, "guidance": Flexible(), "draws.class_dropout": 0.1}
+    return override(plane("head"), guided | {"steps": 1500, "lr": 5e-3, "decay": "linear"} | changes)
 
 
 class Job(NamedTuple):
