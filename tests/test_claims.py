@@ -6,14 +6,15 @@ import pytest
 import torch
 from helpers import gradients
 
-from imf_lite import losses
+from imf_lite import losses, training
+from imf_lite.conditions import Cond
 from imf_lite.draws import DrawConfig, draw
 from imf_lite.networks import MLPConfig, build
 from imf_lite.objective import Objective
 from imf_lite.rng import generator
 from imf_lite.training import fingerprint
 from toy_experiments import analysis, behaviour, claims, datasets
-from toy_experiments.experiment import RESULTS, read_table
+from toy_experiments.experiment import RESULTS, plane_guided, read_table
 
 ROOT = Path(__file__).parent.parent
 NAMED_BEFORE = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
@@ -109,3 +110,19 @@ def test_live_the_tangent_alone_makes_the_difference(net):
     torch.testing.assert_close(loss_mf, loss_imf)
     for name in grad_mf:
         torch.testing.assert_close(grad_mf[name], grad_imf[name], rtol=1e-4, atol=1e-5)
+
+
+def test_live_one_network_learns_the_guided_field_of_every_scale(tmp_path):
+    """Three Gaussian classes, whose guided field is known: the network made its own target, and finds it."""
+    for _ in training.train(plane_guided(steps=500, log_every=100), tmp_path, datasets.load_classes(n=1 << 14), "cpu"):
+        pass
+    net, mixture, g = training.load_network(tmp_path, "cpu"), datasets.THREE_CLASSES, generator("cpu", 9)
+    x, y = mixture.labelled(600, g)
+    t = torch.full((600, 1), 0.6)
+    z, ones = 0.4 * x + 0.6 * torch.randn(600, 2, generator=g), torch.ones(600)
+    fields = {omega: mixture.guided_v(z, t, y, omega) for omega in (1.0, 2.0, 4.0)}
+    for omega in fields:
+        v = net.velocity(z, t, Cond(y, omega * ones, 0 * ones, ones))
+        error = {asked: (v - field).square().mean().item() for asked, field in fields.items()}
+        assert min(error, key=error.get) == omega, error  # nearest to the field of the scale asked for
+        assert error[omega] < 0.2 * fields[omega].square().mean()

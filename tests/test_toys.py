@@ -1,5 +1,6 @@
 """Point sets, exact fields, metrics with a known answer, and the experiments' commands on a tiny budget."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -10,7 +11,20 @@ from scipy.integrate import solve_ivp
 from torch.func import jvp
 from torch.testing import assert_close
 
-from toy_experiments import claims, datasets, digits, experiment, knobs, metrics, quality, stability
+from imf_lite.rng import generator
+from toy_experiments import (
+    ablation,
+    behaviour,
+    claims,
+    datasets,
+    digits,
+    experiment,
+    guidance,
+    knobs,
+    metrics,
+    quality,
+    stability,
+)  # fmt: skip
 from toy_experiments.datasets import EIGHT, GAUSSIAN, TRIANGLE
 from toy_experiments.exact import gaussian_u, gaussian_v, runge_kutta
 
@@ -151,6 +165,65 @@ def test_the_digits_experiment(tmp_path, monkeypatch):
     assert experiment.read_table(tmp_path / "digits.csv")[0]["fid1"] > 1
 
 
+def test_the_guidance_experiment(tmp_path, monkeypatch):
+    monkeypatch.setattr(guidance, "map_jobs", serially)
+    monkeypatch.setattr(guidance, "OMEGAS", (1.0, 4.0))
+    monkeypatch.setattr(guidance, "INTERVALS", ((0.0, 0.6),))
+    monkeypatch.setattr(guidance, "FIXED", (2.0,))
+    guidance.main(seeds=1, steps=2, out=tmp_path, runs=tmp_path / "runs")
+    rows = experiment.read_table(tmp_path / "guidance.csv")
+    assert [(r["network"], r["omega"], r["half"]) for r in rows] == [
+        ("imf", 1, "choose"), ("imf", 1, "report"), ("imf", 4, "choose"), ("imf", 4, "report"),
+        ("mf 2.0", 2, "choose"), ("mf 2.0", 2, "report"),
+    ]  # fmt: skip
+    assert rows[0]["fid"] != rows[1]["fid"] and rows[0]["t_max"] == 0.6
+
+
+def test_the_ablation_experiment(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "map_jobs", serially)
+    monkeypatch.setattr(ablation, "OMEGAS", (2.0,))
+    monkeypatch.setattr(ablation, "INTERVALS", ((0.0, 1.0),))
+    ablation.main(seeds=1, steps=2, rows=("mf, fixed", "omega", "modern"), out=tmp_path, runs=tmp_path / "runs")
+    rows = experiment.read_table(tmp_path / "ablation.csv")
+    assert [r["row"] for r in rows] == ["mf, fixed", "omega", "modern"] and all(
+        r["best1"] <= r["fid1"] for r in rows[:1]
+    )
+
+
+def test_ablation_rows_differ_in_what_they_name():
+    rows = {row: ablation.recipe(row) for row in ablation.ROWS}
+    for other in rows.values():
+        assert (other.draws, other.lr, other.batch, other.data) == (rows["mf"].draws, rows["mf"].lr, 64, "digits")
+    assert rows["boundary"].net == rows["mf"].net and rows["head"].net.v_depth == 2
+    assert rows["omega"].net.guided == "omega" and rows["interval"].net.guided == "interval"
+    assert rows["tokens"].net == dataclasses.replace(rows["modern"].net, modern=False)
+    assert (
+        rows["wide adaln, longer"].steps == 1600 and rows["wide tokens"].net.width >= 96 <= rows["wide adaln"].net.width
+    )
+    inference = {row: ablation.parameters(r, True) for row, r in rows.items()}
+    assert inference["head"] == inference["boundary"] == inference["mf"] < ablation.parameters(rows["head"], False)
+    assert inference["wide tokens"] <= 0.75 * inference["wide adaln"]
+
+
+def test_spread_within_a_class_is_the_deviation_from_its_mean():
+    x = torch.tensor([0.0, 0.2, 1.0, 1.0]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
+    found = guidance.class_spread(x, torch.tensor([0, 0, 1, 1]))  # grey levels 128 and 153; 255 and 255
+    assert found == pytest.approx((12.5**2 / 2) ** 0.5, rel=0.05)
+
+
+def test_the_exact_guided_field():
+    mixture, g = datasets.THREE_CLASSES, generator("cpu", 1)
+    z, y = torch.randn(50, 2, generator=g), torch.arange(50) % 3
+    t = torch.full((50, 1), 0.7)
+    own = torch.stack([gaussian_v(z[k], t[k], mixture.means[y[k]], mixture.std) for k in range(50)])
+    assert_close(mixture.guided_v(z, t, y, 1.0), own)
+    assert_close(mixture.guided_v(z, t, y, 4.0), 4 * own - 3 * mixture.v(z, t))
+    assert_close(mixture.guided_v(z, t, y, 4.0, (0.0, 0.6)), own)
+    x, label = mixture.labelled(3000, g)
+    for k in range(3):
+        assert_close(x[label == k].mean(0), mixture.means[k], atol=0.05, rtol=0)
+
+
 def serially(work, jobs, *args, workers=1):
     return [work(job, *args) for job in jobs]
 
@@ -172,7 +245,7 @@ def test_wrong_slopes_are_wrong_and_the_right_one_is_not():
             assert not torch.allclose(found, right, rtol=1e-2)
 
 
-@pytest.mark.parametrize("module", [stability, knobs, quality, digits, claims])
+@pytest.mark.parametrize("module", [stability, knobs, quality, digits, guidance, ablation, behaviour, claims])
 def test_commands_have_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command", "--help"])
     with pytest.raises(SystemExit) as stop:

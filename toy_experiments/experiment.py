@@ -61,7 +61,13 @@ def plane(variant: str = "head", **changes) -> Recipe:
 def plane_guided(**changes) -> Recipe:
     """iMF with scale and interval as inputs, on a mixture whose components are classes (`datasets.load_classes`)."""
     net = MLPConfig(width=128, depth=4, time_scale=3.0, v_depth=1, guided="interval")
-    guided = {"name": "plane_guided", "net": net, "guidance": Flexible(), "draws.class_dropout": 0.1}
+    guided = {
+        "name": "plane_guided",
+        "net": net,
+        "guidance": Flexible(),
+        "draws.class_dropout": 0.1,
+        "draws.p_std": 1.6,
+    }
     return override(plane("head"), guided | {"steps": 1500, "lr": 5e-3, "decay": "linear"} | changes)
 
 
