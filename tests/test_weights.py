@@ -142,18 +142,21 @@ def test_hub_names_are_split_as_the_hub_wants_them(released, monkeypatch):
     assert asked == [("Lyy0725/iMF", "iMF-M-2.pth"), ("Lyy0725/iMF", "iMF-B-2.pth")]
 
 
-@pytest.fixture(scope="module")
-def tiny_vae(tmp_path_factory) -> Path:
+def save_tiny_vae(path: Path) -> Path:
     """An autoencoder of four scales in the real format, with random weights."""
     from diffusers import AutoencoderKL
 
-    path = tmp_path_factory.mktemp("vae")
     torch.manual_seed(0)
     AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
         block_out_channels=[8] * 4, layers_per_block=1, norm_num_groups=4, latent_channels=4, sample_size=256,
     ).save_pretrained(path)  # fmt: skip
     return path
+
+
+@pytest.fixture(scope="module")
+def tiny_vae(tmp_path_factory) -> Path:
+    return save_tiny_vae(tmp_path_factory.mktemp("vae"))
 
 
 def test_decoding_undoes_the_normalisation(tiny_vae):
