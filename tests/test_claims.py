@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import gradients
+from scipy.stats import spearmanr
 
 from imf_lite import losses, training
 from imf_lite.conditions import Cond
@@ -81,6 +82,28 @@ def test_stored_checkerboard_is_near_its_floor():
     last = max(r["updates"] for r in rows)
     found = sorted(r["sw1"] / r["floor"] for r in rows if r["variant"] == "head" and r["updates"] == last)
     assert found[len(found) // 2] <= 2.5
+
+
+def test_stored_guidance_trades_diversity_for_fidelity():
+    """At the interval that the paper samples B/2 with; a rank correlation over all scales and seeds."""
+    rows = [r for r in read_table(RESULTS / "guidance.csv") if r["network"] == "imf" and r["half"] == "report"]
+    rows = [r for r in rows if (r["t_min"], r["t_max"]) == (0.4, 0.65)]
+    assert len({r["seed"] for r in rows}) >= 3
+    trend = {c: spearmanr([r["omega"] for r in rows], [r[c] for r in rows]).statistic for c in rows[0] if c != "code"}
+    assert trend["precision"] > 0.5 and trend["log_prob"] > 0.5 and trend["recall"] < -0.5
+
+
+def test_stored_guidance_is_worth_it():
+    """Scale and interval chosen on one half of the noise, reported on the other."""
+    for seed in {r["seed"] for r in read_table(RESULTS / "guidance.csv")}:
+        plain = claims.pick("guidance", network="imf", half="report", seed=seed, omega=1, t_max=1)[0]
+        assert claims.chosen(seed)["fid"] < plain["fid"]
+
+
+def test_stored_tokens_save_a_quarter():
+    rows = {name: claims.pick("ablation", row=name) for name in ("wide adaln", "wide tokens")}
+    assert all(len(r) >= 3 for r in rows.values())
+    assert rows["wide tokens"][0]["parameters"] <= 0.75 * rows["wide adaln"][0]["parameters"]
 
 
 def test_live_mfs_gradient_is_noisier_at_the_same_network(net):
