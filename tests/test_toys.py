@@ -181,7 +181,7 @@ def test_the_guidance_experiment(tmp_path, monkeypatch):
 
 def test_the_ablation_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "map_jobs", serially)
-    monkeypatch.setattr(ablation, "OMEGAS", (2.0,))
+    monkeypatch.setattr(ablation, "OMEGAS", (1.0, 2.0))
     monkeypatch.setattr(ablation, "INTERVALS", ((0.0, 1.0),))
     ablation.main(seeds=1, steps=2, rows=("mf, fixed", "omega", "modern"), out=tmp_path, runs=tmp_path / "runs")
     rows = experiment.read_table(tmp_path / "ablation.csv")
@@ -194,11 +194,12 @@ def test_ablation_rows_differ_in_what_they_name():
     rows = {row: ablation.recipe(row) for row in ablation.ROWS}
     for other in rows.values():
         assert (other.draws, other.lr, other.batch, other.data) == (rows["mf"].draws, rows["mf"].lr, 64, "digits")
+    assert rows["5 tokens"].steps == rows["10 tokens"].steps == 400 and rows["10 tokens"].net == rows["modern"].net
     assert rows["boundary"].net == rows["mf"].net and rows["head"].net.v_depth == 2
     assert rows["omega"].net.guided == "omega" and rows["interval"].net.guided == "interval"
     assert rows["tokens"].net == dataclasses.replace(rows["modern"].net, modern=False)
     assert (
-        rows["wide adaln, longer"].steps == 1600 and rows["wide tokens"].net.width >= 96 <= rows["wide adaln"].net.width
+        rows["wide adaln, longer"].steps == 850 and rows["wide tokens"].net.width >= 96 <= rows["wide adaln"].net.width
     )
     inference = {row: ablation.parameters(r, True) for row, r in rows.items()}
     assert inference["head"] == inference["boundary"] == inference["mf"] < ablation.parameters(rows["head"], False)
