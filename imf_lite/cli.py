@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Union
+from typing import Annotated, Literal, Union
 
 import numpy as np
 import tyro
@@ -55,40 +55,43 @@ def train(
 def sample_(run: Path | None = None, weights: str | None = None, out: Path | None = None, nfe: int = 1,
             omega: float | None = None, interval: tuple[float, float] | None = None,
             classes: tuple[int, ...] | None = None, rows: int = 10, seed: int = 0, vae: str | None = None,
-            device: str | None = None) -> None:  # fmt: skip
+            latents: Literal["imf", "mf"] = "imf", device: str | None = None) -> None:  # fmt: skip
     """Draw samples of a run or of trained weights, one class a column: a PNG, or latents as .npy without a VAE.
 
     Args:
         run: folder of a trained run.
         weights: or: a released file (iMF-XL-2.pth), a folder of save_pretrained, or either's Hub name.
-        out: the file; default RUN/samples/... or samples/...
+        out: the file; default: named after the request, in RUN/samples or samples
         nfe: network evaluations a sample, that is, steps.
         omega: guidance scale, at least 1, of a guided network; default 1.
         interval: the times in which it acts; default 0 1.
         classes: the columns; default: the first ten classes.
         rows: samples of each class.
         seed: of the noise.
+        latents: whose normalisation of latents the network learnt.
         vae: autoencoder that turns latents into images: stabilityai/sd-vae-ft-mse, or a folder.
         device: cuda, mps or cpu; default: the best there is.
     """
     if (run is None) == (weights is None):
         raise ValueError("sample either --run FOLDER or --weights FILE.")
     net = trained.load(weights).to(training.pick_device(device)) if weights else training.load_network(run, device)
-    classes = classes or tuple(range(min(10, net.num_classes or 10)))
+    if net.num_classes is not None:
+        classes = classes or tuple(range(min(10, net.num_classes)))
+    columns = len(classes or range(10))
     sampler = training.sampler_of(run) if run else sample
-    x, _ = generate(net, rows * len(classes), nfe, seed, sampler, 100, omega, interval, classes)
-    guided = "" if omega is None else f"-omega{omega:g}"
-    out = out or (run or Path(".")) / "samples" / f"nfe{nfe}{guided}"
+    x, _ = generate(net, rows * columns, nfe, seed, sampler, 100, omega, interval, classes)
+    who = "" if weights is None else f"{Path(weights).stem}-"
+    out = out or (run or Path(".")) / "samples" / f"{who}nfe{nfe}{asked(omega, interval)}-seed{seed}"
     if net.shape[0] == 4 and vae is None:
         out = out.with_name(out.name.removesuffix(".npy") + ".npy")
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.save(out, denormalise(x).cpu().numpy())
+        np.save(out, denormalise(x, latents).cpu().numpy())
         print(f"{len(x)} raw latents, class by class in turn, at {nfe} NFE: {out} (give --vae for images)")
         return
-    images = to_uint8(decode(load_vae(vae).to(x.device), x) if vae else x)
+    images = to_uint8(decode(load_vae(vae).to(x.device), x, latents) if vae else x)
     out = out.with_name(out.name.removesuffix(".png") + ".png")
-    save_png(out, grid(images, len(classes)), zoom=max(1, 32 // net.shape[-1]) if vae is None else 1)
-    print(f"{rows} x {len(classes)} samples at {nfe} NFE: {out}")
+    save_png(out, grid(images, columns), zoom=max(1, 32 // net.shape[-1]) if vae is None else 1)
+    print(f"{rows} x {columns} samples at {nfe} NFE: {out}")
 
 
 def evaluate(run: Path, nfe: int = 1, omega: float | None = None, interval: tuple[float, float] | None = None,
@@ -113,9 +116,7 @@ def evaluate(run: Path, nfe: int = 1, omega: float | None = None, interval: tupl
     about = json.loads((run / "run.json").read_text())
     judge = Judge(data.load(about["recipe"]["data"]), extractor, weights)
     result = judge(net, nfe, n, seed, training.sampler_of(run), omega, interval) | {"run": about}
-    guided = "" if omega is None else f"-omega{omega:g}"
-    guided += "" if interval is None else "-interval{:g}-{:g}".format(*interval)
-    out = run / "evaluation" / f"nfe{nfe}{guided}-n{n}-seed{seed}-{extractor}.json"
+    out = run / "evaluation" / f"nfe{nfe}{asked(omega, interval)}-n{n}-seed{seed}-{extractor}.json"
     checkpoint.write_text(out, json.dumps(result, indent=1))
     for name in (
         "fid",
@@ -130,6 +131,12 @@ def evaluate(run: Path, nfe: int = 1, omega: float | None = None, interval: tupl
     ):
         print(f"{name:22} {result[name]:.4g}" if result[name] is not None else f"{name:22} -")
     print(out)
+
+
+def asked(omega: float | None, interval: tuple[float, float] | None) -> str:
+    """Guidance as a part of a file's name."""
+    scale = "" if omega is None else f"-omega{omega:g}"
+    return scale + ("" if interval is None else "-interval{:g}-{:g}".format(*interval))
 
 
 def recipes() -> None:

@@ -47,7 +47,8 @@ class DrawConfig:
     class_dropout: float = 0.0
     """expected share of rows that lose their label"""
     dropout: Literal["first", "independent"] = "first"
-    """which rows lose it: the first of the batch, where r = t (the reference code), or each by a coin of its own"""
+    """which rows lose it: the first of the batch (the reference code; mostly rows with r = t, so that "no class" is
+    learnt as a velocity, not to be sampled from in one step), or each by a coin of its own"""
     omega_beta: float = 1.0
     """power of the density of omega, proportional to omega^-beta on [1, 8]; larger means weaker guidance"""
 

@@ -152,7 +152,7 @@ def velocities(
     """Predicted velocities v_c and v_u, each (B, ...), by one forward.
 
     v_u is needed on every row, v_c only where r != t: elsewhere `own` is it. (Not on dropped rows,
-    whose `own` is v_u; no rule reads v_c there.)
+    whose `own` was told no class; no rule reads v_c there.)
     """
     rows = slice(draws.n_eq if need_v_c else len(z), None)
     both = net.velocity(torch.cat([z, z[rows]]), torch.cat([draws.t, draws.t[rows]]), Cond.cat(null, true.rows(rows)))

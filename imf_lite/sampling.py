@@ -37,11 +37,23 @@ def euler(
     net, e: Tensor, y: Tensor | None = None, steps: int = 64, omega: float | Tensor | None = None,
     interval: Interval | None = None,
 ) -> Tensor:  # fmt: skip
-    """Euler's method along the marginal velocity dz/dt = v_theta(z, t): how flow matching samples."""
+    """Euler's method along the marginal velocity dz/dt = v_theta(z, t): how flow matching samples.
+
+    Where r = t a guided network has learnt the interval (0, 1) only, so the interval is applied here:
+    omega inside, 1 outside.
+    """
     z, cond = e, conditions(net, e, y, omega, interval)
     for t, r in intervals(e, steps):
-        z = z - (t - r) * net.velocity(z, t, cond)
+        z = z - (t - r) * net.velocity(z, t, at(cond, t.flatten()))
     return z
+
+
+def at(cond: Cond, t: Tensor) -> Cond:
+    """Conditions of the velocity at times t (B,): the interval's effect on omega, and no interval."""
+    if cond.t_min is None:
+        return cond
+    omega = torch.where((cond.t_min <= t) & (t <= cond.t_max), cond.omega, 1.0)
+    return Cond(cond.y, omega, torch.zeros_like(t), torch.ones_like(t))
 
 
 def conditions(
@@ -52,9 +64,18 @@ def conditions(
     for name, value, taken in zip(("omega", "interval"), (omega, interval), takes, strict=True):
         if value is not None and not taken:
             raise ValueError(f"{name} = {value}, but this network has no input for {name}: leave it out.")
+    if getattr(net, "num_classes", None) is not None and y is None:
+        raise ValueError(f"this network needs classes: pass y, integers of shape ({len(e)},).")
+    if interval is not None and omega is None:
+        warnings.warn("an interval without omega guides nothing: omega is 1.", stacklevel=3)
     cond = Cond(y)
     if takes[0]:
-        scale = torch.as_tensor(1.0 if omega is None else omega, dtype=e.dtype, device=e.device).expand(len(e))
+        scale = torch.as_tensor(1.0 if omega is None else omega, dtype=e.dtype, device=e.device)
+        if scale.shape not in ((), (len(e),)):
+            raise ValueError(
+                f"omega has shape {tuple(scale.shape)}; give one number, or one for each of {len(e)} samples."
+            )
+        scale = scale.expand(len(e))
         if (scale > OMEGA_MAX).any():
             warnings.warn(f"omega {scale.max():g} is larger than any in training, {OMEGA_MAX:g}.", stacklevel=3)
         cond = cond._replace(omega=scale)
@@ -86,8 +107,12 @@ def generate(
         raise ValueError(f"n = {n}; ask for at least one sample.")
     device = next(net.parameters()).device
     y = None
+    if net.num_classes is None and classes:
+        raise ValueError(f"classes = {classes}, but this network knows none: leave them out.")
     if net.num_classes is not None:
         asked = torch.tensor(classes or range(net.num_classes), device=device)
+        if not ((asked >= 0) & (asked < net.num_classes)).all():
+            raise ValueError(f"classes = {classes}; this network knows classes 0 to {net.num_classes - 1}.")
         y = asked[torch.arange(n, device=device) % len(asked)]
     parts = []
     for start in range(0, n, batch):

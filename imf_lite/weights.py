@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from . import checkpoint
-from .networks import KINDS, DiTConfig, Network, build
+from .networks import KINDS, DiTConfig, NetConfig, Network, build
 
 RELEASED = "Lyy0725/iMF"
 RENAMED = {
@@ -44,31 +45,43 @@ def from_pretrained(name: str | Path) -> Network:
     """
     config_file, tensor_file = (find(name, file) for file in ("config.json", "model.safetensors"))
     described = json.loads(config_file.read_text())
-    values = described["net"]
-    _, config = KINDS[values["kind"]]
-    with torch.device("meta"):
-        net = build(config(**values), tuple(described["shape"]), described["num_classes"])
+    try:
+        _, config = KINDS[described["net"]["kind"]]
+        about = config(**described["net"]), tuple(described["shape"]), described["num_classes"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{config_file} does not describe a network of this version: {error}.") from error
     tensors, _ = checkpoint.load(tensor_file)
-    return ready(net, tensors, str(tensor_file))
+    with torch.device("meta"):
+        check(build(*about), tensors, str(tensor_file))
+    return ready(*about, tensors)
 
 
 def from_released(name: str | Path) -> Network:
     """A released iMF network by path ("iMF-B-2.pth") or Hub name ("Lyy0725/iMF/iMF-B-2.pth").
 
-    Its size is read off the tensors; these files hold u and the v-branch's final layer, not its blocks.
+    Its size is read off the tensors. These files hold u and the v-branch's final layer; without its blocks
+    that layer is of no use, so it is checked and left out, and the network has no v-head.
     Raises ValueError listing every unknown, missing or misshapen tensor.
     """
     path = Path(name)
     if not path.exists():
         repository, _, file = str(name).rpartition("/")
+        if Path(repository or "nowhere").is_dir() or str(name).startswith((".", "~", "/")):
+            raise ValueError(f"there is no file {name}. The released ones: `hf download {RELEASED} {file}`.")
         path = find(repository or RELEASED, file)
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as a file of weights ({reason}): fetch it again.") from error
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise ValueError(f"{path} is not a flat state dict: the released files map names to tensors.")
     tensors = {ours(k): v for k, v in tensors.items()}
+    config, shape, classes = described_by(tensors, path)
     with torch.device("meta"):
-        net = build(*described_by(tensors, path))
-    return ready(net, tensors, str(path))
+        check(build(config, shape, classes), tensors, str(path))
+    kept = {k: v for k, v in tensors.items() if not k.startswith("v_final_layer.")}
+    return ready(dataclasses.replace(config, v_depth=None), shape, classes, kept)
 
 
 def load(name: str | Path) -> Network:
@@ -102,20 +115,25 @@ def described_by(tensors: dict[str, Tensor], path: Path) -> tuple[DiTConfig, tup
     return config, (channels, 32, 32), classes
 
 
-def ready(net: nn.Module, tensors: dict[str, Tensor], source: str) -> Network:
-    """The network (built on the meta device) with these tensors. Raises ValueError listing what does not fit."""
+def check(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Raise ValueError listing every tensor that this network misses, does not know or has in another shape."""
     wanted = {k: v.shape for k, v in net.state_dict().items()}
     wrong = [f"missing {k} {tuple(s)}" for k, s in wanted.items() if k not in tensors]
     wrong += [f"unknown {k} {tuple(v.shape)}" for k, v in tensors.items() if k not in wanted]
     wrong += [
         f"misshapen {k}: {tuple(tensors[k].shape)}, not {tuple(s)}"
-        for k, s in wanted.items() if k in tensors and tensors[k].shape != s
-    ]  # fmt: skip
+        for k, s in wanted.items()
+        if k in tensors and tensors[k].shape != s
+    ]
     if wrong:
         raise ValueError(f"{source} does not fit this network:\n  " + "\n  ".join(wrong))
-    fresh = build(net.config, net.shape, net.num_classes)  # with its buffers, which files do not hold
-    fresh.load_state_dict(tensors)
-    return fresh.eval().requires_grad_(False)
+
+
+def ready(config: NetConfig, shape: tuple[int, ...], num_classes: int | None, tensors: dict[str, Tensor]) -> Network:
+    """A network with these tensors, frozen, for sampling."""
+    net = build(config, shape, num_classes)
+    net.load_state_dict(tensors)
+    return net.eval().requires_grad_(False)
 
 
 def find(name: str | Path, file: str) -> Path:

@@ -69,7 +69,7 @@ def test_steps_and_conditions_are_checked():
     net = network("mlp")
     with pytest.raises(ValueError, match="steps = 0"):
         sample(net, torch.randn(2, 1, 4, 4), torch.zeros(2).long(), steps=0)
-    with pytest.raises(ValueError, match="needs the condition y"):
+    with pytest.raises(ValueError, match="needs classes: pass y"):
         sample(net, torch.randn(2, 1, 4, 4))
 
 
@@ -84,6 +84,9 @@ class Listener:
     def u(self, z, r, t, cond):
         self.told.append(cond)
         return torch.zeros_like(z)
+
+    def velocity(self, z, t, cond):
+        return self.u(z, t, t, cond)
 
 
 def test_every_step_is_told_the_same_raw_guidance():
@@ -114,3 +117,23 @@ def test_guidance_that_the_network_does_not_know_is_refused():
 
 def test_generate_takes_classes_in_turn():
     assert generate(network("mlp"), 5, classes=(7, 3))[1].tolist() == [7, 3, 7, 3, 7]
+
+
+def test_euler_applies_the_interval_itself():
+    """At r = t the network knows the interval (0, 1) only."""
+    net = Listener()
+    euler(net, torch.randn(3, 2), torch.tensor([1, 2, 3]), steps=4, omega=5.0, interval=(0.4, 0.8))
+    assert [cond.omega.tolist() for cond in net.told] == [[1] * 3, [5] * 3, [5] * 3, [1] * 3]  # t = 1, .75, .5, .25
+    assert all(cond.t_min.eq(0).all() and cond.t_max.eq(1).all() for cond in net.told)
+
+
+def test_requests_that_cannot_be_meant_are_refused():
+    net, e, y = network("mlp", guided="interval"), torch.randn(2, 1, 4, 4), torch.zeros(2).long()
+    with pytest.raises(ValueError, match="this network needs classes: pass y"):
+        sample(net, e)
+    with pytest.raises(ValueError, match=r"omega has shape \(3,\)"):
+        sample(net, e, y, omega=torch.ones(3))
+    with pytest.warns(UserWarning, match="guides nothing"):
+        sample(net, e, y, interval=(0.2, 0.8))
+    with pytest.raises(ValueError, match="knows classes 0 to 9"):
+        generate(net, 4, classes=(3, 10))

@@ -37,7 +37,8 @@ class DiTConfig:
     """tokens each for t_min and t_max"""
     time_tokens: int = 4
     modern: bool = True
-    """SwiGLU, RMSNorm and rotary positions; else the parts of DiT, for the ablation"""
+    """SwiGLU, RMSNorm, rotary positions, no biases, norms on q and k, and their initial weights; else those of DiT, for
+    the ablation (the norm before the last layer stays RMSNorm)"""
 
     def __post_init__(self) -> None:
         check_heads(self.width, self.heads)

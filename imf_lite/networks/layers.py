@@ -93,7 +93,8 @@ class GeluMLP(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each behind a norm and a gate vector that starts at zero.
 
-    modern: RMSNorm, attention with rotary positions, SwiGLU; else LayerNorm, DiT's attention, GELU.
+    modern: RMSNorm, attention with normed q, k and rotary positions, SwiGLU, no biases; else LayerNorm,
+    DiT's attention, GELU, Xavier-uniform weights.
     """
 
     def __init__(self, width: int, heads: int, modern: bool = True):
