@@ -33,9 +33,9 @@ def network(
     return net.to(dtype)
 
 
-def drawn(batch: int = 8, dtype=torch.float32, shape=SHAPE, guided="no", **config) -> Draws:
+def drawn(batch: int = 8, dtype=torch.float32, shape=SHAPE, guided="no", seed: int = 3, **config) -> Draws:
     """Fixed draws for random data."""
-    g = generator("cpu", 3)
+    g = generator("cpu", seed)
     x = torch.randn(batch, *shape, generator=g)
     y = torch.randint(0, 10, (batch,), generator=g)
     draws = draw(x, y, DrawConfig(**config), g, guided)

@@ -15,7 +15,7 @@ Need = Literal["uv", "u", "v"]
 class Network(nn.Module, ABC):
     """Average velocity u(z_t, r, t | cond) and, with a v-head, marginal velocity v; both shaped as z.
 
-    A subclass implements `branches`. The v-branch is created last, so that the u-path and its
+    A subclass implements `trunk`, `u_branch` and `v_branch`. The v-branch is created last, so that the u-path and its
     initial weights are the same with and without it.
 
     Args:
@@ -39,7 +39,9 @@ class Network(nn.Module, ABC):
         self.check(z, r, t, cond)
         if need == "v" and not self.has_v:
             raise ValueError("this network has no v-head: build it with v_depth, or use net.velocity(z, t, cond).")
-        return self.branches(z, r, t, cond, "u" in need, "v" in need and self.has_v)
+        state = self.trunk(z, r, t, cond)
+        u = self.u_branch(*state) if "u" in need else None
+        return u, self.v_branch(*state) if "v" in need and self.has_v else None
 
     def u(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond()) -> Tensor:
         """The average velocity alone; the v-branch is not computed."""
@@ -54,8 +56,16 @@ class Network(nn.Module, ABC):
         return self.v(z, t, t, cond) if self.has_v else self.u(z, t, t, cond)
 
     @abstractmethod
-    def branches(self, z, r, t, cond, need_u: bool, need_v: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Compute the branches asked for."""
+    def trunk(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> tuple:
+        """What both branches share, and all that they need."""
+
+    @abstractmethod
+    def u_branch(self, *state) -> Tensor:
+        """The average velocity from the trunk's state, shaped as z."""
+
+    @abstractmethod
+    def v_branch(self, *state) -> Tensor:
+        """The v-head from the trunk's state, shaped as z."""
 
     def check(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> None:
         """Raise ValueError where the arguments do not fit this network."""

@@ -88,8 +88,8 @@ class DiT(Network):
         self.prefix += count
         return nn.Parameter(torch.randn(count, width) * width**-0.5)
 
-    def branches(self, z: Tensor, r: Tensor, t: Tensor, cond, need_u: bool, need_v: bool):
-        patches, rope = self.x_embedder(z), None
+    def trunk(self, z: Tensor, r: Tensor, t: Tensor, cond) -> tuple[Tensor, tuple[Tensor, ...]]:
+        patches, rope = self.x_embedder(z), ()
         if self.config.modern:
             rope = (self.cos, self.sin)
         else:
@@ -97,9 +97,13 @@ class DiT(Network):
         x = torch.cat([*self.condition_tokens(t - r, cond).values(), patches], dim=1)  # (B, prefix + N, D)
         for block in self.shared_blocks:
             x = block(x, rope)
-        u = self.branch(x, rope, self.u_heads, self.u_final_layer) if need_u else None
-        v = self.branch(x, rope, self.v_heads, self.v_final_layer) if need_v else None
-        return u, v
+        return x, rope
+
+    def u_branch(self, x: Tensor, rope) -> Tensor:
+        return self.branch(x, rope, self.u_heads, self.u_final_layer)
+
+    def v_branch(self, x: Tensor, rope) -> Tensor:
+        return self.branch(x, rope, self.v_heads, self.v_final_layer)
 
     def condition_tokens(self, h: Tensor, cond) -> dict[str, Tensor]:
         """By condition, its learned tokens plus its embedding, (B, count, D): class, omega, t_min, t_max, h."""

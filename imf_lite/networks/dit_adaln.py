@@ -53,14 +53,18 @@ class AdaLNDiT(Network):
             self.v_blocks = nn.ModuleList(AdaLNBlock(D, config.heads) for _ in range(config.v_depth))
             self.v_final_layer = AdaLNFinal(D, out)
 
-    def branches(self, z: Tensor, r: Tensor, t: Tensor, cond, need_u: bool, need_v: bool):
+    def trunk(self, z: Tensor, r: Tensor, t: Tensor, cond) -> tuple[Tensor, Tensor]:
         x = self.x_embedder(z) + self.positions  # (B, N, D)
         c = F.silu(self.conditioning(r, t, cond))  # (B, D)
         for block in self.blocks[: self.split]:
             x = block(x, c)
-        u = self.branch(x, c, self.blocks[self.split :], self.final_layer) if need_u else None
-        v = self.branch(x, c, self.v_blocks, self.v_final_layer) if need_v else None
-        return u, v
+        return x, c
+
+    def u_branch(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.branch(x, c, self.blocks[self.split :], self.final_layer)
+
+    def v_branch(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.branch(x, c, self.v_blocks, self.v_final_layer)
 
     def branch(self, x: Tensor, c: Tensor, blocks, final: AdaLNFinal) -> Tensor:
         """The last blocks, then patches back to an image: (B, N, D) -> (B, C, height, width)."""

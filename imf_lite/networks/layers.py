@@ -62,7 +62,7 @@ class ClassicAttention(nn.Module):
         self.heads = heads
         self.qkv, self.proj = xavier(nn.Linear(width, 3 * width)), xavier(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, rope=None) -> Tensor:
+    def forward(self, x: Tensor, rope=()) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "b s (n h k) -> n b h s k", n=3, h=self.heads)
         return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h s k -> b s (h k)"))
 
@@ -105,7 +105,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width) if modern else GeluMLP(width)
         self.attn_scale, self.mlp_scale = (nn.Parameter(torch.zeros(width)) for _ in range(2))
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, ...]) -> Tensor:
         x = x + self.attn_scale * self.attn(self.norm1(x), rope)
         return x + self.mlp_scale * self.mlp(self.norm2(x))
 

@@ -65,18 +65,21 @@ class MLP(Network):
             self.v_blocks = nn.ModuleList(Block(width) for _ in range(config.v_depth))
             self.v_head = FinalLayer(width, dims)
 
-    def branches(self, z: Tensor, r: Tensor, t: Tensor, cond, need_u: bool, need_v: bool):
+    def trunk(self, z: Tensor, r: Tensor, t: Tensor, cond) -> tuple[Tensor, Tensor]:
         x = self.z_embedder(z.flatten(1))  # (B, width)
         c = F.silu(self.conditioning(r, t, cond))
         for block in self.blocks[: self.split]:
             x = block(x, c)
-        u = self.branch(x, c, self.blocks[self.split :], self.u_head, z) if need_u else None
-        v = self.branch(x, c, self.v_blocks, self.v_head, z) if need_v else None
-        return u, v
+        return x, c
 
-    @staticmethod
-    def branch(x: Tensor, c: Tensor, blocks, head: FinalLayer, like: Tensor) -> Tensor:
+    def u_branch(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.branch(x, c, self.blocks[self.split :], self.u_head)
+
+    def v_branch(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.branch(x, c, self.v_blocks, self.v_head)
+
+    def branch(self, x: Tensor, c: Tensor, blocks, head: FinalLayer) -> Tensor:
         """The last blocks and a head: (B, width) -> the shape of a sample."""
         for block in blocks:
             x = block(x, c)
-        return head(x).view_as(like)
+        return head(x).view(-1, *self.shape)

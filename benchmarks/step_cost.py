@@ -1,0 +1,214 @@
+"""What a training step costs: flow matching, MF and iMF, ours against the published algorithm.
+
+    python -m benchmarks.step_cost                 # the MLP, the digits' transformer and B/2: about ten minutes
+    python -m benchmarks.step_cost --networks digits --compiled
+
+A step is loss and backward; the optimiser is the same for all. Variants of a row take turns in one
+process, and ratios are formed within a turn, so that a slow moment hits both. "Counted" is
+FlopCounterMode's count over flow matching's, which sees the forward-mode derivative. Memory is the peak
+above weights, gradients and optimiser, each variant in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import tyro
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from imf_lite import guidance
+from imf_lite.draws import DrawConfig, Draws, draw
+from imf_lite.guidance import Fixed, Flexible
+from imf_lite.networks import PRESETS, DiTConfig, MLPConfig, NetConfig, build
+from imf_lite.objective import Objective
+from imf_lite.recipes import override
+from imf_lite.rng import generator
+
+from .reference_step import ReferenceStep
+
+
+class Case(NamedTuple):
+    """A network with the batch that it is timed at."""
+
+    net: NetConfig
+    shape: tuple[int, ...]
+    batch: int
+
+
+class Method(NamedTuple):
+    """A row of the table: how the network is built, what is drawn, and the loss."""
+
+    method: str
+    v_head: bool = False
+    guidance: Fixed | Flexible | None = None
+    p_r_neq_t: float = 0.5
+
+
+CASES = {
+    "plane": Case(MLPConfig(width=128, depth=4, time_scale=3.0, v_depth=1), (2,), 256),
+    "digits": Case(
+        DiTConfig(
+            width=64, depth=4, heads=4, v_depth=2, class_tokens=4, omega_tokens=2, interval_tokens=1, time_tokens=2
+        ),
+        (1, 8, 8),
+        64,
+    ),
+    "b2": Case(PRESETS["imf_b2"], (4, 32, 32), 2),
+}
+METHODS = {
+    "FM": Method("fm", p_r_neq_t=0.0),
+    "MF, 25 % r ≠ t": Method("mf", p_r_neq_t=0.25),
+    "MF, 25 %, κ guidance": Method("mf", guidance=Fixed(1.0, 0.5), p_r_neq_t=0.25),
+    "iMF, boundary": Method("imf"),
+    "iMF, v-head": Method("imf", True),
+    "iMF, v-head, guided": Method("imf", True, Flexible()),
+}
+STEPS = ("ours", "needed", "both")
+
+
+def setup(case: Case, row: Method, step: str) -> tuple[torch.nn.Module, Draws]:
+    """The loss as a module on a network without a zero, and the draws of a batch."""
+    guided = "interval" if isinstance(row.guidance, Flexible) else "no"
+    changes = {"v_depth": case.net.v_depth if row.v_head else None, "guided": guided}
+    net = build(override(case.net, changes), case.shape, 10)
+    g = generator("cpu", 0)
+    for p in net.parameters():
+        p.data += 0.02 * torch.randn(p.shape, generator=g)
+    x, y = torch.randn(case.batch, *case.shape, generator=g), torch.randint(0, 10, (case.batch,), generator=g)
+    if case.batch * row.p_r_neq_t < 1 and row.p_r_neq_t:
+        row = row._replace(p_r_neq_t=1 / case.batch)  # two images cannot be quartered
+    draws = draw(x, y, DrawConfig(p_r_neq_t=row.p_r_neq_t, class_dropout=0.1), g, guided)
+    if step == "ours":
+        objective = Objective(net, row.method, rule=guidance.rule(row.method, row.guidance))
+        return objective, draws
+    return ReferenceStep(net, row.method, row.guidance, step), draws
+
+
+def once(loss: Callable, draws: Draws) -> float:
+    """Seconds of one step."""
+    start = time.perf_counter()
+    found = loss(draws)
+    getattr(found, "loss", found).backward()
+    return time.perf_counter() - start
+
+
+def counted(case: Case, row: Method, step: str) -> float:
+    """Operations of one step, forward derivative included."""
+    loss, draws = setup(case, row, step)
+    # written-out attention everywhere: the counter does not know the CPU's fused kernel
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        once(loss, draws)
+    return counter.get_total_flops()
+
+
+def timed(case: Case, rows: list[str], repeats: int, compiled: bool) -> dict[tuple[str, str], list[float]]:
+    """Seconds of every variant, `repeats` turns; a first, untimed one warms up (and compiles)."""
+    variants = {}
+    for name in rows:
+        for step in STEPS if METHODS[name].method != "fm" else ("ours",):
+            loss, draws = setup(case, METHODS[name], step)
+            variants[name, step] = (loss, draws)
+            if compiled and step == "ours":
+                variants[name, "compiled"] = (torch.compile(loss), draws)
+    seconds = {key: [] for key in variants}
+    for turn in range(repeats + 1):
+        for key, (loss, draws) in variants.items():
+            loss.zero_grad(set_to_none=True)
+            took = once(loss, draws)
+            if turn:
+                seconds[key].append(took)
+    return seconds
+
+
+def peak(case: str, row: str, step: str) -> float:
+    """Peak memory of a step in MB above weights, gradients and optimiser, in a new process."""
+    command = [sys.executable, "-m", "benchmarks.step_cost", "--peak-of", case, row, step]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_here(case: str, row: str, step: str) -> float:
+    """The same in this process."""
+    loss, draws = setup(CASES[case], METHODS[row], step)
+    for p in loss.parameters():
+        p.grad = torch.zeros_like(p)
+    torch.optim.AdamW(loss.parameters(), fused=True).step()
+
+    def high() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    with open("/proc/self/status") as status:
+        now = next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+    once(loss, draws)
+    return high() - now
+
+
+def ratio(a: list[float], b: list[float]) -> str:
+    """Median of a / b turn by turn, with its range."""
+    r = [x / y for x, y in zip(a, b, strict=True)]
+    return f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})"
+
+
+def table(name: str, repeats: int, compiled: bool, memory: bool) -> str:
+    """The Markdown table of one network."""
+    case, rows = CASES[name], list(METHODS)
+    seconds = timed(case, rows, repeats, compiled)
+    fm, base = seconds["FM", "ours"], counted(case, METHODS["FM"], "ours")
+    head = ["", "ours, ms", "in FM steps", "counted", "published / ours", "counted", "plain port / ours", "counted"]
+    head += ["plain port, eager / ours, compiled"] if compiled else []
+    head += ["peak memory, ours / plain port"] if memory else []
+    lines = [f"**{name}**: batch {case.batch}, {torch.get_num_threads()} thread(s)", "", "| " + " | ".join(head) + " |"]
+    lines.append("|---" * len(head) + "|")
+    for row in rows:
+        ours, method = seconds[row, "ours"], METHODS[row]
+        work = {step: counted(case, method, step) for step in STEPS if method.method != "fm" or step == "ours"}
+        cells = [row, f"{1000 * statistics.median(ours):.3g}", ratio(ours, fm), f"{work['ours'] / base:.2f}"]
+        for step in STEPS[1:]:
+            if method.method == "fm":
+                cells += ["", ""]
+            else:
+                cells += [ratio(seconds[row, step], ours), f"{work[step] / work['ours']:.2f}"]
+        if compiled:
+            cells.append("" if method.method == "fm" else ratio(seconds[row, "both"], seconds[row, "compiled"]))
+        if memory:
+            cells.append("" if method.method == "fm" else f"{peak(name, row, 'ours') / peak(name, row, 'both'):.2f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(
+    networks: tuple[str, ...] = tuple(CASES),
+    repeats: int = 7,
+    compiled: bool = False,
+    memory: bool = True,
+    threads: int = 1,
+    peak_of: tuple[str, str, str] | None = None,
+) -> None:
+    """Print what steps cost, as Markdown tables.
+
+    Args:
+        networks: plane, digits, b2.
+        repeats: timed turns.
+        compiled: time our step under torch.compile, too.
+        memory: measure peak memory, too.
+        threads: of the CPU.
+        peak_of: network, method, step: print that peak alone.
+    """
+    torch.set_num_threads(threads)
+    if peak_of:
+        print(json.dumps(peak_here(*peak_of)))
+        return
+    for name in networks:
+        print(table(name, repeats, compiled, memory), end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,118 @@
+"""The fast step is the published one: loss and every gradient, in every case that rows can be in."""
+
+import pytest
+import torch
+from helpers import drawn, network
+from torch.func import jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import loop, sampling, step_cost
+from benchmarks.reference_step import ReferenceStep
+from imf_lite import guidance, losses
+from imf_lite.draws import Draws
+from imf_lite.forward_mode import ConstantWeights, constant_weights
+from imf_lite.guidance import Fixed, Flexible
+from imf_lite.networks import DiTConfig, build
+from imf_lite.objective import Objective
+
+VARIANTS = {
+    "mf": ("mf", None, None),
+    "mf guided": ("mf", None, Fixed(2.0)),
+    "mf kappa": ("mf", None, Fixed(0.4, 0.5, 0.2, 0.8)),
+    "boundary": ("imf", None, None),
+    "boundary guided": ("imf", None, Flexible()),
+    "head": ("imf", 1, None),
+    "head fixed": ("imf", 1, Fixed(2.0, 0.2)),
+    "head guided": ("imf", 1, Flexible()),
+}
+CASES = {
+    "half": {},
+    "another seed": {"seed": 4},
+    "no row with r < t": {"p_r_neq_t": 0.0},
+    "only rows with r < t": {"p_r_neq_t": 1.0},
+    "some dropped": {"drop": range(2)},
+    "all dropped": {"drop": range(8)},
+    "more dropped than r = t": {"drop": range(6)},
+    "omega one": {"omega": 1.0},
+}
+
+
+def case(guided: str, seed: int = 3, drop=(), omega: float | None = None, **config) -> Draws:
+    """Eight rows in float64."""
+    d = drawn(dtype=torch.float64, guided=guided, seed=seed, **config)
+    mask = torch.zeros(8, dtype=torch.bool)
+    mask[list(drop)] = True
+    d = d._replace(drop=mask)
+    return d if omega is None or d.omega is None else d._replace(omega=torch.full_like(d.omega, omega))
+
+
+def graded(module, net, draws: Draws):
+    """Loss and gradients (zeros where there is none)."""
+    module.zero_grad(set_to_none=True)
+    found = module(draws)
+    loss = getattr(found, "loss", found)
+    loss.backward()
+    return loss.detach(), {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
+@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("rows", list(CASES))
+def test_the_fast_step_is_the_published_one(kind, variant, rows):
+    method, v_depth, config = VARIANTS[variant]
+    guided = "interval" if isinstance(config, Flexible) else "no"
+    net, draws = network(kind, v_depth, torch.float64, guided=guided), case(guided, **CASES[rows])
+    loss, grads = graded(Objective(net, method, rule=guidance.rule(method, config)), net, draws)
+    for branches in ("needed", "both"):
+        expected, theirs = graded(ReferenceStep(net, method, config, branches), net, draws)
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+        for name, g in theirs.items():
+            assert (grads[name] - g).abs().max() <= 1e-5 * g.abs().max() + 1e-12, (branches, name)
+
+
+def test_the_slope_with_short_linears_is_the_slope():
+    net, draws = network("dit", 1, torch.float64), case("no", p_r_neq_t=1.0)
+    z, cond = (1 - draws.t) * draws.x + draws.t * draws.e, Objective(network("dit", 1), "imf").conditions(draws)
+    along = torch.randn_like(z)
+    found = losses.slope(net, z, draws.r, draws.t, cond, 0, along)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        tangent = (along, torch.zeros_like(draws.r), torch.ones_like(draws.t))
+        _, plain = jvp(lambda z, r, t: net.u(z, r, t, cond), (z, draws.r, draws.t), tangent)
+    torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-12)
+    assert isinstance(constant_weights(), ConstantWeights)
+
+
+def layers(module, draws) -> float:
+    """Counted work of a step in layers over the whole batch."""
+    net = module.net
+    cond = Objective(net, "imf").conditions(draws)
+    with sdpa_kernel(SDPBackend.MATH):  # the counter does not know the CPU's fused kernel
+        with FlopCounterMode(display=False) as unit:
+            net.u(draws.x, draws.r, draws.t, cond)  # 12 layers
+        with FlopCounterMode(display=False) as counter:
+            found = module(draws)
+            getattr(found, "loss", found).backward()
+    return 12 * counter.get_total_flops() / unit.get_total_flops()
+
+
+def test_counted_costs_are_those_worked_out_by_hand():
+    """4 shared + 8 u + 8 v layers, as in B/2. The references' tangents cost a third matmul for each Linear."""
+    config = DiTConfig(width=64, depth=12, heads=1, v_depth=8, guided="interval")
+    net = build(config, (1, 8, 8), 10).requires_grad_()
+    draws = drawn(shape=(1, 8, 8), guided="interval", class_dropout=0.1)
+    ours = layers(Objective(net, "imf", rule=guidance.rule("imf", Flexible())), draws)
+    needed, both = (layers(ReferenceStep(net, "imf", Flexible(), b), draws) for b in ("needed", "both"))
+    assert ours == pytest.approx(20 + 18 + 12 + 40, rel=0.02)
+    assert 108 * 0.98 < needed < (108 + 12) * 1.02  # the tangent's 12 layers become at most 24
+    assert 140 * 0.98 < both < (140 + 20) * 1.02
+
+
+def test_the_benchmarks_run(capsys):
+    step_cost.main(networks=("plane",), repeats=1, memory=False)
+    assert "| iMF, v-head, guided |" in capsys.readouterr().out
+    sampling.main(repeats=1, n=10)
+    assert "64 NFE" in capsys.readouterr().out
+    loop.main(steps=3)
+    assert "of it the loop" in capsys.readouterr().out
+    assert step_cost.peak_here("plane", "MF, 25 % r ≠ t", "ours") >= 0
