@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from imf_lite import guidance, losses
 from imf_lite.objective import Objective
+from imf_lite.rng import generator
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
 
@@ -56,11 +57,11 @@ def test_at_fixed_z_only_mf_feels_the_pair(kind):
 def test_slope_equals_finite_differences(kind):
     net, draws = network(kind, dtype=torch.float64), drawn(dtype=torch.float64, p_r_neq_t=1.0)
     z, cond = point(draws)
-    along, eps = torch.randn_like(z), 1e-6
+    along, eps = torch.randn(z.shape, generator=generator("cpu", 8), dtype=z.dtype), 1e-6
     du_dt = losses.slope(net, z, draws.r, draws.t, cond, 0, along)
     ahead = net.u(z + eps * along, draws.r, draws.t + eps, cond)
     behind = net.u(z - eps * along, draws.r, draws.t - eps, cond)
-    assert_close(du_dt, ((ahead - behind) / (2 * eps)).detach(), rtol=1e-6, atol=1e-7)
+    assert_close(du_dt, ((ahead - behind) / (2 * eps)).detach(), rtol=1e-5, atol=1e-7 * du_dt.abs().max().item())
     assert du_dt.abs().max() > 1e-2
 
 

@@ -273,3 +273,12 @@ def test_tiny_presets_run(name):
     net, guided = build(PRESETS[name], (1, 8, 8), 10), PRESETS[name].guided
     z, cond = point(draws := drawn(shape=(1, 8, 8), guided=guided))
     assert net.u(z, draws.r, draws.t, cond).shape == z.shape
+
+
+@pytest.mark.parametrize("kind", ["mlp", "adaln"])
+def test_summed_conditions_are_a_sum_with_omega_as_one_minus_its_inverse(kind):
+    net, d = network(kind, guided="interval"), drawn(guided="interval")
+    c = net.conditioning
+    parts = [c.t_embedder(d.t), c.h_embedder(d.t - d.r), c.y_embedder(d.y), c.omega_embedder(1 - 1 / d.omega)]
+    parts += [c.t_min_embedder(d.t_min), c.t_max_embedder(d.t_max)]
+    assert_close(c(d.r, d.t, point(d)[1]), sum(parts))

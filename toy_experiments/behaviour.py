@@ -18,6 +18,7 @@ import tyro
 
 from imf_lite import checkpoint, recipes, training
 
+from . import ablation
 from .datasets import load
 from .experiment import RESULTS, plane
 
@@ -33,12 +34,15 @@ RUNS = {
     "digits-mf": recipes.digits_mf,
     "digits-boundary": recipes.digits_imf_boundary,
     "digits-head": recipes.digits_imf,
+    "digits-guided": recipes.digits_guided,
+    "ablation-mf": lambda: ablation.recipe("mf, fixed"),
+    "ablation-imf": lambda: ablation.recipe("modern"),
 }
 
 
 def first_updates(name: str) -> list[float]:
     """Raw u-losses of the first updates of a run, on the rows that its experiment reports."""
-    recipe = recipes.override(RUNS[name](), {"steps": UPDATES, "decay": "constant"})
+    recipe = recipes.override(RUNS[name](), {"steps": UPDATES, "decay": "constant", "log_every": 1})
     data = load("eight_gaussians", 4096) if name.startswith("plane") else None
     with tempfile.TemporaryDirectory() as out:
         records = list(training.train(recipe, out, data, "cpu"))
