@@ -16,7 +16,7 @@ test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax notebooks tests
 
 claims: $(READY)
-	for experiment in stability knobs digits quality behaviour claims; do \
+	for experiment in stability knobs digits quality guidance ablation behaviour claims; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$experiment || exit 1; done
 
 lint: $(READY)
