@@ -42,5 +42,9 @@ class ConstantWeights(TorchFunctionMode):
 
 
 def constant_weights() -> AbstractContextManager:
-    """For `torch.func.jvp` with respect to inputs, without gradient. Off while compiling: nothing to gain there."""
-    return nullcontext() if torch.compiler.is_compiling() else ConstantWeights()
+    """For `torch.func.jvp` with respect to inputs.
+
+    Off where a gradient is wanted, and while compiling: there is nothing to gain there.
+    """
+    off = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return nullcontext() if off else ConstantWeights()

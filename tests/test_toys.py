@@ -194,7 +194,7 @@ def test_ablation_rows_differ_in_what_they_name():
     rows = {row: ablation.recipe(row) for row in ablation.ROWS}
     for other in rows.values():
         assert (other.draws, other.lr, other.batch, other.data) == (rows["mf"].draws, rows["mf"].lr, 64, "digits")
-    assert rows["5 tokens"].steps == rows["10 tokens"].steps == 400 and rows["10 tokens"].net == rows["modern"].net
+    assert rows["5 tokens"].steps == rows["20 tokens"].steps == 1000
     assert rows["boundary"].net == rows["mf"].net and rows["head"].net.v_depth == 2
     assert rows["omega"].net.guided == "omega" and rows["interval"].net.guided == "interval"
     assert rows["tokens"].net == dataclasses.replace(rows["modern"].net, modern=False)
