@@ -185,9 +185,9 @@ def test_the_ablation_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "INTERVALS", ((0.0, 1.0),))
     ablation.main(seeds=1, steps=2, rows=("mf, fixed", "omega", "modern"), out=tmp_path, runs=tmp_path / "runs")
     rows = experiment.read_table(tmp_path / "ablation.csv")
-    assert [r["row"] for r in rows] == ["mf, fixed", "omega", "modern"] and all(
-        r["best1"] <= r["fid1"] for r in rows[:1]
-    )
+    assert [r["row"] for r in rows] == ["mf, fixed", "omega", "modern"]
+    assert rows[0]["best1"] == rows[0]["fid1"] and rows[0]["trained"] == rows[0]["parameters"]
+    assert all(r["omega"] in (1, 2) and r["trained"] > r["parameters"] for r in rows[1:])
 
 
 def test_ablation_rows_differ_in_what_they_name():
