@@ -31,6 +31,12 @@ class Cond(NamedTuple):
         """Several batches' conditions as one."""
         return Cond(*(None if c[0] is None else torch.cat(c) for c in zip(*parts, strict=True)))
 
+    def omega_at(self, t: Tensor) -> Tensor:
+        """The scale (B,) that acts at times t (B,): omega where t_min <= t <= t_max, ends included, and 1 elsewhere."""
+        if self.t_min is None:
+            return self.omega
+        return torch.where((self.t_min <= t) & (t <= self.t_max), self.omega, 1.0)
+
     def rows(self, rows: slice) -> Cond:
         """The same conditions for some rows of the batch."""
         return Cond(*(None if c is None else c[rows] for c in self))

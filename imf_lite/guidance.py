@@ -125,7 +125,7 @@ def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Fl
     label have target v_t and tangent v_u.
     """
     v_t = draws.e - draws.x
-    omega = effective_omega(draws)
+    omega = cond.omega_at(draws.t.flatten())
     zeros, ones, y = torch.zeros_like(omega), torch.ones_like(omega), labels(draws)
     everywhere = (None, None) if draws.t_min is None else (zeros, ones)
     null = torch.full_like(y, net.num_classes)
@@ -136,14 +136,6 @@ def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Fl
     kept = like(~draws.drop, z)
     target = torch.where(kept, v_t + like(1 - 1 / omega, z) * (v_c - v_u), v_t)
     return target, torch.where(kept, v_c, v_u)
-
-
-def effective_omega(draws: Draws) -> Tensor:
-    """omega (B,) where t_min <= t <= t_max, both ends included, and 1 elsewhere."""
-    if draws.t_min is None:
-        return draws.omega
-    t = draws.t.flatten()
-    return torch.where((draws.t_min <= t) & (t <= draws.t_max), draws.omega, 1.0)
 
 
 def velocities(

@@ -52,8 +52,7 @@ def at(cond: Cond, t: Tensor) -> Cond:
     """Conditions of the velocity at times t (B,): the interval's effect on omega, and no interval."""
     if cond.t_min is None:
         return cond
-    omega = torch.where((cond.t_min <= t) & (t <= cond.t_max), cond.omega, 1.0)
-    return Cond(cond.y, omega, torch.zeros_like(t), torch.ones_like(t))
+    return Cond(cond.y, cond.omega_at(t), torch.zeros_like(t), torch.ones_like(t))
 
 
 def conditions(

@@ -14,7 +14,7 @@ from imf_lite.networks import MLPConfig, build
 from imf_lite.objective import Objective
 from imf_lite.rng import generator
 from imf_lite.training import fingerprint
-from toy_experiments import analysis, behaviour, claims, datasets
+from toy_experiments import analysis, behaviour, claims, datasets, measured
 from toy_experiments.experiment import RESULTS, plane_guided, read_table
 
 ROOT = Path(__file__).parent.parent
@@ -97,12 +97,12 @@ def test_stored_guidance_trades_diversity_for_fidelity():
 def test_stored_guidance_is_worth_it():
     """Scale and interval chosen on one half of the noise, reported on the other."""
     for seed in {r["seed"] for r in read_table(RESULTS / "guidance.csv")}:
-        plain = claims.pick("guidance", network="imf", half="report", seed=seed, omega=1, t_max=1)[0]
-        assert claims.chosen(seed)["fid"] < plain["fid"]
+        plain = measured.pick("guidance", network="imf", half="report", seed=seed, omega=1, t_max=1)[0]
+        assert measured.chosen(seed)["fid"] < plain["fid"]
 
 
 def test_stored_tokens_save_a_quarter():
-    rows = {name: claims.pick("ablation", row=name) for name in ("wide adaln", "wide tokens")}
+    rows = {name: measured.pick("ablation", row=name) for name in ("wide adaln", "wide tokens")}
     assert all(len(r) >= 3 for r in rows.values())
     assert rows["wide tokens"][0]["parameters"] <= 0.75 * rows["wide adaln"][0]["parameters"]
 

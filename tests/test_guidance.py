@@ -104,7 +104,7 @@ def test_rows_outside_the_interval_are_not_guided():
     target, _ = evaluate(net, shut, "imf", Flexible())
     assert torch.equal(target[4:], (d.e - d.x)[4:]) and not torch.allclose(target[:4], (d.e - d.x)[:4])
     edge = d._replace(t_min=d.t.flatten().clone(), t_max=d.t.flatten().clone())  # both ends belong to it
-    assert torch.equal(guidance.effective_omega(edge), d.omega)
+    assert torch.equal(Cond(None, *edge[6:9]).omega_at(edge.t.flatten()), d.omega)
 
 
 def test_the_trained_forward_is_told_raw_omega_and_interval():

@@ -42,7 +42,7 @@ def in_context(width: int = 64, depth: int = 4, modern: bool = True, **tokens: i
 
 HEAD = {"method": "imf", "net.v_depth": 2}
 WIDE = HEAD | {
-    "steps": 0.5,
+    "steps": 1.5,
     "net": AdaLNConfig(width=96, depth=6, heads=4, v_depth=2, guided="interval"),
     "guidance": Flexible(),
 }
@@ -51,6 +51,7 @@ ROWS: dict[str, dict] = {
     "mf, fixed": {"guidance": FIXED},
     "boundary": {"method": "imf"},
     "boundary, fixed": {"method": "imf", "guidance": FIXED},
+    "boundary, fixed, longer": {"method": "imf", "guidance": FIXED, "steps": 4.0},
     "head": HEAD,
     "head, fixed": HEAD | {"guidance": FIXED},
     "omega": HEAD | {"net.guided": "omega", "guidance": Flexible()},
@@ -58,8 +59,8 @@ ROWS: dict[str, dict] = {
     "tokens": {"method": "imf", "net": in_context(modern=False), "guidance": Flexible()},
     "modern": {"method": "imf", "net": in_context(), "guidance": Flexible()},
     "wide adaln": WIDE,
-    "wide tokens": {"method": "imf", "net": in_context(96, 6), "guidance": Flexible(), "steps": 0.5},
-    "wide adaln, longer": WIDE | {"steps": 0.85},  # about as long as "wide tokens" takes
+    "wide tokens": {"method": "imf", "net": in_context(96, 6), "guidance": Flexible(), "steps": 1.5},
+    "wide adaln, longer": WIDE | {"steps": 2.2},  # about as long as "wide tokens" takes
 }
 for count, tokens in {5: (1, 1, 1, 1), 20: (8, 4, 2, 4)}.items():  # "modern" has 10
     net = in_context(**dict(zip(TOKENS, tokens, strict=True)))

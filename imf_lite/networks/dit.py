@@ -8,29 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..conditions import Guided
-from .base import Network
+from .base import Network, TransformerConfig
 from .embeddings import ScalarEmbedding, aside, class_table
 from .layers import Block, FinalLayer, Patches, rope_table, sincos_positions
 
 
 @dataclass(frozen=True)
-class DiTConfig:
+class DiTConfig(TransformerConfig):
     """The in-context DiT; the defaults are iMF-B/2, whose v-branch is 8 blocks deep (iMF, appendix A)."""
 
     kind: Literal["dit"] = "dit"
-    width: int = 768
-    """width of a token"""
-    depth: int = 12
-    """blocks from input to u"""
-    heads: int = 12
-    """attention heads"""
-    patch: int = 2
-    """side of a patch"""
-    v_depth: int | None = None
-    """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
-    guided: Guided = "no"
-    """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
     class_tokens: int = 8
     omega_tokens: int = 4
     interval_tokens: int = 2
@@ -39,9 +26,6 @@ class DiTConfig:
     modern: bool = True
     """SwiGLU, RMSNorm, rotary positions, no biases, norms on q and k, and their initial weights; else those of DiT, for
     the ablation (the norm before the last layer stays RMSNorm)"""
-
-    def __post_init__(self) -> None:
-        check_heads(self.width, self.heads)
 
 
 class DiT(Network):
@@ -123,9 +107,3 @@ class DiT(Network):
         for block in blocks:
             x = block(x, rope)
         return self.x_embedder.inverse(final(x[:, self.prefix :]))
-
-
-def check_heads(width: int, heads: int) -> None:
-    """Raise ValueError unless the heads divide the width into even parts."""
-    if width % heads or (width // heads) % 2:
-        raise ValueError(f"width {width} over {heads} heads: each head needs an even width, and all of them the whole.")

@@ -8,33 +8,16 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..conditions import Guided
-from .base import Network
-from .dit import check_heads
+from .base import Network, TransformerConfig
 from .embeddings import SummedEmbedding
 from .layers import ClassicAttention, GeluMLP, Patches, sincos_positions, zero
 
 
 @dataclass(frozen=True)
-class AdaLNConfig:
+class AdaLNConfig(TransformerConfig):
     """The adaLN-zero DiT; the defaults are MF's B/2. v-branch and guidance inputs are for iMF's ablation."""
 
     kind: Literal["adaln"] = "adaln"
-    width: int = 768
-    """width of a token"""
-    depth: int = 12
-    """blocks from input to u"""
-    heads: int = 12
-    """attention heads"""
-    patch: int = 2
-    """side of a patch"""
-    v_depth: int | None = None
-    """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
-    guided: Guided = "no"
-    """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
-
-    def __post_init__(self) -> None:
-        check_heads(self.width, self.heads)
 
 
 class AdaLNDiT(Network):
