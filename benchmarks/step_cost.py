@@ -5,17 +5,15 @@
 
 A step is loss and backward; the optimiser is the same for all. Variants of a row take turns in one
 process, and ratios are formed within a turn, so that a slow moment hits both. "Counted" is
-FlopCounterMode's count over flow matching's, which sees the forward-mode derivative. Memory is the peak
-above weights, gradients and optimiser, each variant in a process of its own.
+FlopCounterMode's count over flow matching's, which sees the forward-mode derivative. Memory is the peak of
+one step above weights, gradients and optimiser, as the allocator reports it.
 """
 
 from __future__ import annotations
 
-import json
-import resource
+import itertools
+import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,6 +21,7 @@ from typing import NamedTuple
 import torch
 import tyro
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from imf_lite import guidance
@@ -34,6 +33,8 @@ from imf_lite.recipes import override
 from imf_lite.rng import generator
 
 from .reference_step import ReferenceStep
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler has much to say
 
 
 class Case(NamedTuple):
@@ -129,26 +130,16 @@ def timed(case: Case, rows: list[str], repeats: int, compiled: bool) -> dict[tup
     return seconds
 
 
-def peak(case: str, row: str, step: str) -> float:
-    """Peak memory of a step in MB above weights, gradients and optimiser, in a new process."""
-    command = [sys.executable, "-m", "benchmarks.step_cost", "--peak-of", case, row, step]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def peak_here(case: str, row: str, step: str) -> float:
-    """The same in this process."""
-    loss, draws = setup(CASES[case], METHODS[row], step)
+def peak(case: Case, row: Method, step: str) -> float:
+    """Peak memory of one step in MB, above weights and gradients: the highest sum of what is allocated and not freed."""
+    loss, draws = setup(case, row, step)
     for p in loss.parameters():
         p.grad = torch.zeros_like(p)
-    torch.optim.AdamW(loss.parameters(), fused=True).step()
-
-    def high() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    with open("/proc/self/status") as status:
-        now = next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
-    once(loss, draws)
-    return high() - now
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        once(loss, draws)
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return max(itertools.accumulate(changes)) / 2**20
 
 
 def ratio(a: list[float], b: list[float]) -> str:
@@ -179,7 +170,8 @@ def table(name: str, repeats: int, compiled: bool, memory: bool) -> str:
         if compiled:
             cells.append("" if method.method == "fm" else ratio(seconds[row, "both"], seconds[row, "compiled"]))
         if memory:
-            cells.append("" if method.method == "fm" else f"{peak(name, row, 'ours') / peak(name, row, 'both'):.2f}")
+            share = method.method != "fm" and peak(case, method, "ours") / peak(case, method, "both")
+            cells.append(f"{share:.2f}" if share else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -190,7 +182,6 @@ def main(
     compiled: bool = False,
     memory: bool = True,
     threads: int = 1,
-    peak_of: tuple[str, str, str] | None = None,
 ) -> None:
     """Print what steps cost, as Markdown tables.
 
@@ -200,12 +191,8 @@ def main(
         compiled: time our step under torch.compile, too.
         memory: measure peak memory, too.
         threads: of the CPU.
-        peak_of: network, method, step: print that peak alone.
     """
     torch.set_num_threads(threads)
-    if peak_of:
-        print(json.dumps(peak_here(*peak_of)))
-        return
     for name in networks:
         print(table(name, repeats, compiled, memory), end="\n\n", flush=True)
 

@@ -1,9 +1,11 @@
-"""The imf-lite command: train, sample, evaluate, recipes."""
+"""The imf-lite command: prepare, train, sample, evaluate, recipes."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Union
 
@@ -13,10 +15,12 @@ from tqdm import tqdm
 
 from . import checkpoint, data, training
 from . import weights as trained
+from .data import latents, sources
 from .images import grid, save_png, to_uint8
+from .latents import Latents, named
 from .recipes import RECIPES, Recipe
 from .sampling import generate, sample
-from .vae import decode, denormalise, load_vae
+from .vae import load_vae
 
 AnyRecipe = Union[  # noqa: UP007 (built at run time)
     tuple(
@@ -52,6 +56,44 @@ def train(
     print(f"done: {checkpoint.latest(out / 'checkpoints')}")
 
 
+def prepare(source: tyro.conf.Positional[str], vae: str | None = None, out: Path | None = None, size: int = 256,
+            extractor: str | None = None, weights: str | None = None, batch: int = 64, workers: int = 2,
+            device: str | None = None) -> None:  # fmt: skip
+    """Encode a data set's images by an autoencoder, once; the same command again resumes.
+
+    Args:
+        source: fashion (torchvision's download or Debian's package), or a folder with train/CLASS/*.JPEG.
+        vae: autoencoder: stabilityai/sd-vae-ft-mse (default), or a local folder; fashion has its own.
+        out: folder of the latents; default: latents/SOURCE in the data folder.
+        size: side to which a folder's images are cropped.
+        extractor: keep features and their statistics too, by digits, fashion or one of torch-fidelity.
+        weights: file of that extractor's weights; default: torch-fidelity downloads it.
+        batch: images encoded at once.
+        workers: processes that read images.
+        device: cuda, mps or cpu; default: the best there is.
+    """
+    where = training.pick_device(device)
+    splits = {"train": "train", "test": "test"}
+    if source == "fashion":
+        make, vae = sources.Fashion, vae or "fashion"
+    else:
+        there = [split for split in splits if split == "train" or (Path(source) / split).exists()]
+        splits = {split: Path(source) / split for split in there}
+        make, vae = partial(sources.Folder, size=size), vae or "stabilityai/sd-vae-ft-mse"
+    out = out or data.data_folder() / "latents" / Path(source).name
+    found = {split: make(root) for split, root in splits.items()}
+    net, features = load_vae(vae).to(where), None
+    if extractor:
+        from .fid import extract  # torch-fidelity takes seconds to import
+
+        features = partial(extract, extractor=extractor, weights=weights)
+    for split, images in found.items():
+        progress = latents.prepare(images, net, vae, out / split, features, batch, workers, where)
+        for name, error in latents.prepared(progress, split):
+            print(f"could not be read, left out: {name} ({error})")
+    print(f"done: {out}")
+
+
 def sample_(run: Path | None = None, weights: str | None = None, out: Path | None = None, nfe: int = 1,
             omega: float | None = None, interval: tuple[float, float] | None = None,
             classes: tuple[int, ...] | None = None, rows: int = 10, seed: int = 0, vae: str | None = None,
@@ -68,8 +110,9 @@ def sample_(run: Path | None = None, weights: str | None = None, out: Path | Non
         classes: the columns; default: the first ten classes.
         rows: samples of each class.
         seed: of the noise.
-        latents: whose normalisation of latents the network learnt.
-        vae: autoencoder that turns latents into images: stabilityai/sd-vae-ft-mse, or a folder.
+        latents: whose normalisation of latents a released network learnt; others say it themselves.
+        vae: autoencoder that turns latents into images, e.g. stabilityai/sd-vae-ft-mse, or a folder; default: the
+            one that the network's data was prepared with.
         device: cuda, mps or cpu; default: the best there is.
     """
     if (run is None) == (weights is None):
@@ -82,15 +125,19 @@ def sample_(run: Path | None = None, weights: str | None = None, out: Path | Non
     x, _ = generate(net, rows * columns, nfe, seed, sampler, 100, omega, interval, classes)
     who = "" if weights is None else f"{Path(weights).stem}-"
     out = out or (run or Path(".")) / "samples" / f"{who}nfe{nfe}{asked(omega, interval)}-seed{seed}"
-    if net.shape[0] == 4 and vae is None:
+    described = training.about(run)["latents"] if run else trained.about(weights).get("latents")
+    space = Latents(**described) if described else named(latents, vae or "") if net.shape[0] == 4 else None
+    if space is not None and not (vae or space.vae):
         out = out.with_name(out.name.removesuffix(".npy") + ".npy")
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.save(out, denormalise(x, latents).cpu().numpy())
+        np.save(out, space.denormalise(x).cpu().numpy())
         print(f"{len(x)} raw latents, class by class in turn, at {nfe} NFE: {out} (give --vae for images)")
         return
-    images = to_uint8(decode(load_vae(vae).to(x.device), x, latents) if vae else x)
+    if space is not None and vae:
+        space = replace(space, vae=vae)
+    images = to_uint8(x) if space is None else space.images(x)
     out = out.with_name(out.name.removesuffix(".png") + ".png")
-    save_png(out, grid(images, columns), zoom=max(1, 32 // net.shape[-1]) if vae is None else 1)
+    save_png(out, grid(images, columns), zoom=max(1, 64 // images.shape[-1]))
     print(f"{rows} x {columns} samples at {nfe} NFE: {out}")
 
 
@@ -113,7 +160,7 @@ def evaluate(run: Path, nfe: int = 1, omega: float | None = None, interval: tupl
     from .fid import Judge  # torch-fidelity takes seconds to import
 
     net = training.load_network(run, device)
-    about = json.loads((run / "run.json").read_text())
+    about = training.about(run)
     judge = Judge(data.load(about["recipe"]["data"]), extractor, weights)
     result = judge(net, nfe, n, seed, training.sampler_of(run), omega, interval) | {"run": about}
     out = run / "evaluation" / f"nfe{nfe}{asked(omega, interval)}-n{n}-seed{seed}-{extractor}.json"
@@ -149,7 +196,7 @@ def main() -> None:
     """Entry point; errors that say what to do are printed without a traceback."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "sample": sample_, "evaluate": evaluate, "recipes": recipes},
+            {"prepare": prepare, "train": train, "sample": sample_, "evaluate": evaluate, "recipes": recipes},
             prog="imf-lite",
             description="One-step generation with MeanFlow and improved MeanFlow.",
             config=(tyro.conf.AvoidSubcommands, tyro.conf.CascadeSubcommandArgs),

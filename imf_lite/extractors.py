@@ -1,13 +1,14 @@
-"""Small classifiers as feature extractors for torch-fidelity: trained once, then cached.
+"""Small classifiers as feature extractors: the digits' is trained on first use, Fashion-MNIST's is shipped.
 
-Inception's features mean little on 8 x 8 images. A classifier of the data at hand gives 64 features
+Inception's features mean little on small grey images. A classifier of the data at hand gives features
 that matter, and a second opinion: whether a sample looks like the class that was asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -16,21 +17,31 @@ from torch import Tensor, nn
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 
 from . import checkpoint, data
+from .folders import cache_folder, pretrained
 from .images import to_uint8
 from .rng import generator
 
 
 class Classifier(nn.Module):
-    """A small CNN on uint8 images (B, 1, 8, 8): 64 features, 10 logits."""
+    """A small CNN on uint8 images (B, 1, size, size): features, and a logit a class.
 
-    def __init__(self, num_classes: int = 10, features: int = 64):
+    Args:
+        channels: of each convolution.
+        pools: after which convolutions the image is halved.
+    """
+
+    def __init__(
+        self, size: int = 8, channels: tuple[int, ...] = (32, 64, 64), pools: tuple[int, ...] = (1,),
+        features: int = 64, num_classes: int = 10,
+    ):  # fmt: skip
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.Flatten(),
-            nn.Linear(64 * 4 * 4, features), nn.ReLU(),
-        )  # fmt: skip
+        layers: list[nn.Module] = []
+        for k, (a, b) in enumerate(pairwise((1, *channels))):
+            layers += [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if k in pools else []
+        side = size // 2 ** len(pools)
+        self.size = size
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(b * side**2, features), nn.ReLU())
         self.head = nn.Linear(features, num_classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,28 +53,47 @@ def digits_classifier() -> tuple[Classifier, str]:
     """The digits' classifier and the SHA-256 of its weights; trained on first use (about 20 s), then cached."""
     path = cache_folder() / f"digits-classifier-{source()}.safetensors"
     if not path.exists():
-        checkpoint.write(path, train_classifier(data.load("digits").train).state_dict())
+        split = data.load("digits").train
+        checkpoint.write(path, train_classifier(Classifier, to_uint8(split.x), split.y).state_dict())
+    return load_classifier(Classifier(), path)
+
+
+def fashion_classifier() -> tuple[Classifier, str]:
+    """Fashion-MNIST's classifier and the SHA-256 of its weights, as shipped."""
+    return load_classifier(fashion_net(), pretrained("fashion") / "classifier.safetensors")
+
+
+def fashion_net() -> Classifier:
+    """A CNN on 32 x 32 images with 96 features."""
+    return Classifier(32, (32, 64, 128), (0, 1, 2), features=96)
+
+
+def load_classifier(net: Classifier, path: Path) -> tuple[Classifier, str]:
+    """A classifier with the weights of a file, frozen, and their SHA-256."""
     tensors, _ = checkpoint.load(path)
-    net = Classifier().eval().requires_grad_(False)
     net.load_state_dict(tensors)
-    return net, checkpoint.digest(tensors)
+    return net.eval().requires_grad_(False), checkpoint.digest(tensors)
 
 
-def train_classifier(split: data.Split, epochs: int = 30, batch: int = 64, seed: int = 0) -> Classifier:
-    """Train on one split, images shifted by up to a pixel; deterministic: one thread, whatever is set."""
+def train_classifier(
+    make: Callable[[], Classifier], images: Tensor, y: Tensor, epochs: int = 30, batch: int = 64, seed: int = 0
+) -> Classifier:
+    """Train what `make` builds on uint8 images shifted by up to a sixteenth; deterministic: one thread, always."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order would give another classifier, and other FIDs
     try:
-        return _train_classifier(split, epochs, batch, seed)
+        return _train_classifier(make, images, y, epochs, batch, seed)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train_classifier(split: data.Split, epochs: int, batch: int, seed: int) -> Classifier:
+def _train_classifier(
+    make: Callable[[], Classifier], images: Tensor, y: Tensor, epochs: int, batch: int, seed: int
+) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Classifier()
-    images, g = to_uint8(split.x), generator("cpu", seed)
+        net = make()
+    g, shift = generator("cpu", seed), max(1, net.size // 16)
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
@@ -71,10 +101,10 @@ def _train_classifier(split: data.Split, epochs: int, batch: int, seed: int) -> 
         if step % (len(images) // batch) == 0:
             order = torch.randperm(len(images), generator=g)
         rows, order = order[:batch], order[batch:]
-        x = F.pad(images[rows], (1, 1, 1, 1))
-        i, j = torch.randint(0, 3, (2,), generator=g).tolist()
-        _, logits = net(x[:, :, i : i + images.shape[2], j : j + images.shape[3]])
-        loss = F.cross_entropy(logits, split.y[rows], label_smoothing=0.05)
+        x = F.pad(images[rows], (shift,) * 4)
+        i, j = torch.randint(0, 2 * shift + 1, (2,), generator=g).tolist()
+        _, logits = net(x[:, :, i : i + net.size, j : j + net.size])
+        loss = F.cross_entropy(logits, y[rows], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -82,22 +112,17 @@ def _train_classifier(split: data.Split, epochs: int, batch: int, seed: int) -> 
     return net.eval().requires_grad_(False)
 
 
-def cache_folder() -> Path:
-    """Where trained extractors are kept: $IMF_LITE_CACHE, or ~/.cache/imf_lite."""
-    return Path(os.environ.get("IMF_LITE_CACHE", Path.home() / ".cache" / "imf_lite"))
-
-
 def source() -> str:
     """Which code trained an extractor: part of the name under which it is cached."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 
-class DigitsExtractor(FeatureExtractorBase):
-    """The digits' classifier as torch-fidelity wants it: uint8 (B, 1, 8, 8) -> features."""
+class ClassifierExtractor(FeatureExtractorBase):
+    """A classifier as torch-fidelity wants it: uint8 (B, 1, size, size) -> features."""
 
     def __init__(self, name: str, features_list: list[str], **kwargs):
         super().__init__(name, features_list)
-        self.net, _ = digits_classifier()
+        self.net, _ = CLASSIFIERS[name]()
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
@@ -112,13 +137,13 @@ class DigitsExtractor(FeatureExtractorBase):
         return False
 
     @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    def get_dummy_input_for_compile() -> None:
+        return None
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         return (self.net(images)[0],)
 
 
-register_feature_extractor("digits", DigitsExtractor)
-
-CLASSIFIERS = {"digits": digits_classifier}
+CLASSIFIERS = {"digits": digits_classifier, "fashion": fashion_classifier}
+for _name in CLASSIFIERS:
+    register_feature_extractor(_name, ClassifierExtractor)

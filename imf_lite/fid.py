@@ -6,97 +6,141 @@ images, of the same sizes and class balance.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from torch_fidelity import calculate_metrics
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+from torch_fidelity.utils import create_feature_extractor
 
-from .data import Data, Split
+from . import checkpoint
+from .data import Data
 from .extractors import CLASSIFIERS
 from .images import to_uint8
 from .rng import generator
 from .sampling import generate, sample
 
 
-class Images(Dataset):
-    """uint8 images (N, C, H, W), as torch-fidelity reads them. Raises ValueError for any other dtype."""
+class Reference(NamedTuple):
+    """Real images as an extractor sees them."""
 
-    def __init__(self, name: str, images: Tensor):
-        if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"{name} images are {images.dtype} of shape {tuple(images.shape)}; "
-                "FID is measured on uint8 (N, C, H, W): convert with to_uint8."
-            )
-        self.images = images.cpu()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.images[i]
+    about: str
+    """what the images are"""
+    features: Tensor | None
+    """(N, F); None where only statistics are known"""
+    statistics: dict[str, np.ndarray]
+    """mu (F,) and sigma (F, F) of the features"""
 
 
-def measure(generated: Tensor, real: Tensor, extractor: str = "digits", weights: str | None = None) -> dict[str, float]:
-    """FID, KID, precision and recall of uint8 images (N, C, H, W) against real ones.
+def extract(images: Tensor, extractor: str = "digits", weights: str | None = None, batch: int = 500) -> Tensor:
+    """Features (N, F), on the CPU, of uint8 images (N, C, H, W).
 
-    extractor: "digits", or any name that torch-fidelity knows, e.g. "inception-v3-compat", whose
-    file `weights` is (default: torch-fidelity downloads it).
+    extractor: "digits", "fashion", or any name that torch-fidelity knows, e.g. "inception-v3-compat", whose
+    file `weights` is (default: torch-fidelity downloads it). Raises ValueError for images of another dtype.
     """
-    found = calculate_metrics(
-        input1=Images("generated", generated),
-        input2=Images("real", real),
-        feature_extractor=extractor,
-        feature_extractor_weights_path=weights,
-        fid=True,
-        kid=True,
-        prc=True,
-        kid_subset_size=min(100, len(generated), len(real)),
-        batch_size=500,
-        cuda=torch.cuda.is_available(),
-        cache=False,
-        save_cpu_ram=True,  # no worker processes: the images are in memory
-        verbose=False,
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; "
+            "FID is measured on uint8 (N, C, H, W): convert with to_uint8."
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = loaded(extractor, weights, device)
+    return torch.cat([net(part.to(device))[0].cpu() for part in images.split(batch)])
+
+
+@cache
+def loaded(extractor: str, weights: str | None, device: str):
+    """torch-fidelity's extractor with the layer that FID reads, loaded once."""
+    layer = FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric("fid")
+    return create_feature_extractor(
+        extractor, [layer], cuda=device == "cuda", feature_extractor_weights_path=weights, verbose=False
     )
+
+
+def from_features(features: Tensor, about: str) -> Reference:
+    """A reference from features (N, F)."""
+    return Reference(about, features, fid_features_to_statistics(features))
+
+
+def from_npz(path: str | Path) -> Reference:
+    """A reference from statistics as they are published: keys mu and sigma, or ref_mu and ref_sigma.
+
+    Raises ValueError for a file without them.
+    """
+    with np.load(path) as file:
+        for mu, sigma in (("mu", "sigma"), ("ref_mu", "ref_sigma")):
+            if mu in file and sigma in file:
+                return Reference(Path(path).name, None, {"mu": file[mu], "sigma": file[sigma]})
+        raise ValueError(f"{path} holds {', '.join(file)}; statistics are mu and sigma, or ref_mu and ref_sigma.")
+
+
+def compare(features: Tensor, real: Reference) -> dict[str, float | None]:
+    """FID, KID, precision and recall of generated images' features (N, F), by torch-fidelity.
+
+    Against statistics alone there is only FID; the others are None.
+    """
+    ours = {k: v.astype(real.statistics[k].dtype) for k, v in fid_features_to_statistics(features).items()}
+    found = fid_statistics_to_metric(ours, real.statistics, verbose=False)
+    if real.features is not None:
+        size = min(100, len(features), len(real.features))
+        found |= kid_features_to_metric(features, real.features, kid_subset_size=size, verbose=False)
+        found |= prc_features_to_metric(features, real.features, save_cpu_ram=True, verbose=False)
     return {
         "fid": found["frechet_inception_distance"],
-        "kid": found["kernel_inception_distance_mean"],
-        "precision": found["precision"],
-        "recall": found["recall"],
+        "kid": found.get("kernel_inception_distance_mean"),
+        "precision": found.get("precision"),
+        "recall": found.get("recall"),
     }
 
 
+def measure(generated: Tensor, real: Tensor, extractor: str = "digits", weights: str | None = None) -> dict[str, float]:
+    """FID, KID, precision and recall of uint8 images (N, C, H, W) against real ones; see `extract`."""
+    theirs = from_features(extract(real, extractor, weights), f"{len(real)} images")
+    return compare(extract(generated, extractor, weights), theirs)
+
+
 class Judge:
-    """Measures networks against the held-out split of a data set.
+    """Measures networks against the held-out split of a data set of pixels.
 
     Args:
         data: the data set; its held-out images are the reference, its training images the memory test.
-        extractor, weights: see `measure`.
+        extractor, weights: see `extract`.
     """
+
+    images = staticmethod(to_uint8)
+    """how a network's samples become uint8 images"""
 
     def __init__(self, data: Data, extractor: str = "digits", weights: str | None = None):
         self.data, self.extractor, self.weights = data, extractor, weights
         self.reference = to_uint8(data.held_out.x)
+        self.real = from_features(self.extract(self.reference), f"held-out split, {len(self.reference)} images")
         self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
         self.floor = cache(self.floor)
 
-    def measure(self, images: Tensor, real: Tensor | None = None) -> dict[str, float]:
-        """The four metrics of uint8 images, against the held-out split or other real ones."""
-        return measure(images, self.reference if real is None else real, self.extractor, self.weights)
+    def extract(self, images: Tensor) -> Tensor:
+        """Features of uint8 images."""
+        return extract(images, self.extractor, self.weights)
+
+    def measure(self, images: Tensor) -> dict[str, float | None]:
+        """The four metrics of uint8 images against the reference."""
+        return compare(self.extract(images), self.real)
 
     def floor(self, n: int, draws: int = 10) -> dict[str, float]:
         """What real images score: mean over `draws` pairs of disjoint sets of n and of the reference's size.
 
         Sets are drawn from both splits and hold equally many of each class, as generated ones do.
         """
-        pool = Split(torch.cat([self.data.train.x, self.data.held_out.x]), self.pooled_labels())
-        found = []
-        for k in range(draws):
-            ours, theirs = disjoint(pool.y, n, len(self.reference), generator("cpu", k))
-            found.append(self.measure(to_uint8(pool.x[ours]), to_uint8(pool.x[theirs])))
-        return {m: mean(f[m] for f in found) for m in found[0]} | {"fid_std": stdev(f["fid"] for f in found)}
+        images = torch.cat([to_uint8(self.data.train.x), self.reference])
+        return floor(self.extract(images), self.pooled_labels(), n, len(self.reference), draws)
 
     def pooled_labels(self) -> Tensor:
         """Labels of both splits; zeros where the data set has none."""
@@ -109,15 +153,13 @@ class Judge:
     ) -> dict:  # fmt: skip
         """Generate n samples, equally many of each class, and measure them; the result states its protocol."""
         x, y = generate(net, n, steps, seed, sampler, omega=omega, interval=interval)
-        images = to_uint8(x).cpu()
+        images = self.images(x).cpu()
         scores, floor = self.measure(images), self.floor(n)
         result = scores | {
             "fid_over_floor": scores["fid"] / floor["fid"],
             "floor": floor,
-            "agreement": None,
-            "log_prob": None,
-            "nearest_train": nearest(images, to_uint8(self.data.train.x)),
-            "nearest_train_of_real": nearest(self.reference, to_uint8(self.data.train.x)),
+            **self.opinion(images, y),
+            **self.memory(images),
             "protocol": {
                 "n": n,
                 "nfe": steps,
@@ -126,17 +168,66 @@ class Judge:
                 "omega": omega,
                 "interval": interval,
                 "labels": "equally many of each class",
-                "reference": f"held-out split, {len(self.reference)} images",
+                "reference": self.real.about,
                 "extractor": self.extractor,
                 "extractor_checksum": self.checksum,
                 "uint8": "clip, then round",
             },
         }
-        if self.classifier is not None and y is not None:
-            log_p = self.classifier(images)[1].log_softmax(1)  # a second opinion on the class asked for
-            result["agreement"] = float((log_p.argmax(1) == y.cpu()).float().mean())
-            result["log_prob"] = float(log_p.gather(1, y.cpu()[:, None]).mean())
         return result
+
+    def opinion(self, images: Tensor, y: Tensor | None) -> dict[str, float | None]:
+        """What the classifier says of the classes asked for, if there is one: how often it agrees, and how surely."""
+        if self.classifier is None or y is None:
+            return {"agreement": None, "log_prob": None}
+        log_p = torch.cat([self.classifier(part)[1].log_softmax(1) for part in images.split(500)])
+        return {
+            "agreement": float((log_p.argmax(1) == y.cpu()).float().mean()),
+            "log_prob": float(log_p.gather(1, y.cpu()[:, None]).mean()),
+        }
+
+    def memory(self, images: Tensor) -> dict[str, float]:
+        """Distances to the nearest training image, of samples and of held-out images."""
+        train = to_uint8(self.data.train.x)
+        return {"nearest_train": nearest(images, train), "nearest_train_of_real": nearest(self.reference, train)}
+
+
+class StoredJudge(Judge):
+    """Measures networks of latents against stored features, with no data set at hand.
+
+    Args:
+        folder: holds reference.safetensors (features of the real images) and floors.json.
+        images: how a network's samples become uint8 images.
+        extractor, weights: see `extract`.
+    """
+
+    def __init__(
+        self, folder: str | Path, images: Callable[[Tensor], Tensor], extractor: str, weights: str | None = None
+    ):
+        self.images, self.extractor, self.weights = images, extractor, weights
+        tensors, _ = checkpoint.load(Path(folder) / "reference.safetensors")
+        stored = json.loads((Path(folder) / "floors.json").read_text())
+        self.real, self.floors = from_features(tensors["features"].float(), stored["about"]), stored["floors"]
+        self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
+
+    def floor(self, n: int) -> dict[str, float]:
+        """What n real images score, as it was measured. Raises ValueError where it was not."""
+        if str(n) not in self.floors:
+            raise ValueError(f"what real images score was measured for n = {', '.join(self.floors)}, not {n}.")
+        return self.floors[str(n)]
+
+    def memory(self, images: Tensor) -> dict[str, float]:
+        """Nothing: the training images are not here."""
+        return {}
+
+
+def floor(features: Tensor, y: Tensor, n: int, m: int, draws: int = 10) -> dict[str, float]:
+    """What real images score: mean over pairs of disjoint, class-balanced sets of n and of m, with FID's spread."""
+    found = []
+    for k in range(draws):
+        ours, theirs = disjoint(y, n, m, generator("cpu", k))
+        found.append(compare(features[ours], from_features(features[theirs], "")))
+    return {name: mean(f[name] for f in found) for name in found[0]} | {"fid_std": stdev(f["fid"] for f in found)}
 
 
 def nearest(images: Tensor, train: Tensor) -> float:

@@ -17,6 +17,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -25,9 +26,9 @@ import numpy as np
 import torch
 
 from . import checkpoint, guidance, losses
-from .conditions import check_data
 from .data import Data, load
 from .draws import draw
+from .latents import to_images
 from .networks import Network, build
 from .objective import Objective, Step
 from .recipes import Recipe
@@ -35,7 +36,7 @@ from .rng import generator
 from .sampling import euler, sample
 
 T_BINS = 10
-ORDER, DRAWS = 1, 2  # streams of random numbers
+ORDER, DRAWS, POSTERIOR = 1, 2, 3  # streams of random numbers
 
 
 class Record(NamedTuple):
@@ -80,9 +81,9 @@ def train(
     checkpoint, NonFiniteError before an update with a gradient that is not finite.
     """
     out, device = Path(out), pick_device(device)
-    data = data or load(recipe.data)
+    data = data or load(recipe.data, recipe.normalisation)
     check_training_data(recipe, data)
-    shape = tuple(data.train.x.shape[1:])
+    shape = data.train.shape
     net = build(recipe.net, shape, data.num_classes, recipe.seed).to(device)
     optimizer = torch.optim.AdamW(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
@@ -90,14 +91,15 @@ def train(
     objective = Objective(net, recipe.method, recipe.p, recipe.c, guidance.rule(recipe.method, recipe.guidance), slope)
     loss = torch.compile(objective) if compile else objective
     state = checkpoint.State(net, optimizer)
-    open_run(recipe, out, shape, data.num_classes, state)
+    open_run(recipe, out, shape, data, state)
 
     average, weights = list(state.ema.parameters()), list(net.parameters())
     start = last = time.perf_counter()
     seen = state.images
     with open(out / "metrics.jsonl", "a") as log:
         while state.step < recipe.steps:
-            x, y = data.train.batch(batch_indices(len(data.train.x), recipe, state.step))
+            rows = batch_indices(len(data.train), recipe, state.step)
+            x, y = data.train.batch(rows, generator("cpu", recipe.seed, POSTERIOR, state.step))
             y = None if y is None else y.to(device)
             g = generator(device, recipe.seed, DRAWS, 0, state.step)
             draws = draw(x.to(device), y, recipe.draws, g, net.guided)
@@ -188,17 +190,14 @@ def means(step: Step) -> dict:
 
 def check_training_data(recipe: Recipe, data: Data) -> None:
     """Raise ValueError for data that cannot be trained on, before anything is spent."""
-    x, y = data.train.x[:1], data.train.y
-    check_data("x", x)
-    if len(data.train.x) < recipe.batch:
-        raise ValueError(f"batch = {recipe.batch}, but there are only {len(data.train.x)} samples: lower the batch.")
+    y = data.train.y
+    if len(data.train) < recipe.batch:
+        raise ValueError(f"batch = {recipe.batch}, but there are only {len(data.train)} samples: lower the batch.")
     if data.num_classes is not None and (y is None or y.min() < 0 or y.max() >= data.num_classes):
         raise ValueError(f"labels of the training split must be 0 to {data.num_classes - 1}.")
 
 
-def open_run(
-    recipe: Recipe, out: Path, shape: tuple[int, ...], num_classes: int | None, state: checkpoint.State
-) -> None:
+def open_run(recipe: Recipe, out: Path, shape: tuple[int, ...], data: Data, state: checkpoint.State) -> None:
     """Make a run's folder, or take it up again: restore the newest checkpoint, cut the log to it."""
     run, metrics = out / "run.json", out / "metrics.jsonl"
     mine, code = json.loads(recipe.to_json()), fingerprint()
@@ -210,17 +209,18 @@ def open_run(
         if before["code"] != code:
             warnings.warn(f"the code of the losses has changed since {out} was begun.", stacklevel=3)
             code = before["code"]
-    about = {
+    described = {
         "recipe": mine,
         "shape": shape,
-        "num_classes": num_classes,
+        "num_classes": data.num_classes,
+        "latents": data.latents and asdict(data.latents),
         "parameters": sum(p.numel() for p in state.net.parameters()),
         "device": str(next(state.net.parameters()).device),
         "code": code,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    checkpoint.write_text(run, json.dumps(about, indent=1))
+    checkpoint.write_text(run, json.dumps(described, indent=1))
     for leftover in (out / "checkpoints").glob("*.tmp"):
         leftover.unlink()
     if newest := checkpoint.latest(out / "checkpoints"):
@@ -242,9 +242,9 @@ def load_network(out: str | Path, device: str | None = None) -> Network:
     newest = checkpoint.latest(out / "checkpoints")
     if newest is None:
         raise ValueError(f"{out} holds no checkpoint: train first, e.g. `imf-lite train digits_imf --out {out}`.")
-    about = json.loads((out / "run.json").read_text())
-    recipe = Recipe.from_json(json.dumps(about["recipe"]))
-    net = build(recipe.net, about["shape"], about["num_classes"])
+    run = about(out)
+    recipe = Recipe.from_json(json.dumps(run["recipe"]))
+    net = build(recipe.net, run["shape"], run["num_classes"])
     tensors, _ = checkpoint.load(newest)
     net.load_state_dict({k.removeprefix("ema/"): v for k, v in tensors.items() if k.startswith("ema/")})
     return net.to(device).eval().requires_grad_(False)
@@ -252,8 +252,20 @@ def load_network(out: str | Path, device: str | None = None) -> Network:
 
 def sampler_of(out: str | Path) -> Callable:
     """How a run's network samples: flow matching steps along v, the others along u."""
-    method = json.loads((Path(out) / "run.json").read_text())["recipe"]["method"]
-    return euler if method == "fm" else sample
+    return euler if about(out)["recipe"]["method"] == "fm" else sample
+
+
+def images_of(out: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How samples of a run become uint8 images: latents by the autoencoder that made them."""
+    return to_images(about(out)["latents"])
+
+
+def about(out: str | Path) -> dict:
+    """What run.json says of a run: recipe, shape, classes, latents, code. Raises ValueError where there is no run."""
+    path = Path(out) / "run.json"
+    if not path.exists():
+        raise ValueError(f"{out} holds no run: train first, e.g. `imf-lite train digits_imf --out {out}`.")
+    return json.loads(path.read_text())
 
 
 def difference(theirs: dict, mine: dict) -> str:

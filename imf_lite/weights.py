@@ -29,11 +29,16 @@ RENAMED = {
 }
 
 
-def save_pretrained(net: Network, folder: str | Path, about: dict | None = None) -> Path:
-    """Write a network as `folder`/config.json and model.safetensors; `about` (JSON) goes into the first."""
+def save_pretrained(
+    net: Network, folder: str | Path, about: dict | None = None, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write a network as `folder`/config.json and model.safetensors; `about` (JSON) goes into the first.
+
+    dtype: of the stored numbers; from_pretrained computes in float32, whatever it is.
+    """
     folder = Path(folder)
     described = {"net": dataclasses.asdict(net.config), "shape": net.shape, "num_classes": net.num_classes}
-    checkpoint.write(folder / "model.safetensors", net.state_dict())
+    checkpoint.write(folder / "model.safetensors", {k: v.to(dtype) for k, v in net.state_dict().items()})
     checkpoint.write_text(folder / "config.json", json.dumps(described | {"about": about or {}}, indent=1))
     return folder
 
@@ -47,13 +52,21 @@ def from_pretrained(name: str | Path) -> Network:
     described = json.loads(config_file.read_text())
     try:
         _, config = KINDS[described["net"]["kind"]]
-        about = config(**described["net"]), tuple(described["shape"]), described["num_classes"]
+        made = config(**described["net"]), tuple(described["shape"]), described["num_classes"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{config_file} does not describe a network of this version: {error}.") from error
     tensors, _ = checkpoint.load(tensor_file)
     with torch.device("meta"):
-        check(build(*about), tensors, str(tensor_file))
-    return ready(*about, tensors)
+        check(build(*made), tensors, str(tensor_file))
+    return ready(*made, tensors)
+
+
+def without_v(net: Network) -> Network:
+    """The same u-path without the v-branch, which only training needs: equal outputs, fewer weights."""
+    slim = build(dataclasses.replace(net.config, v_depth=None), net.shape, net.num_classes)
+    # the v-branch comes last; without it the same tensors stand in the same order, some under other names
+    slim.load_state_dict(dict(zip(slim.state_dict(), net.state_dict().values(), strict=False)))
+    return slim.to(next(net.parameters()).device).train(net.training)
 
 
 def from_released(name: str | Path) -> Network:
@@ -87,6 +100,11 @@ def from_released(name: str | Path) -> Network:
 def load(name: str | Path) -> Network:
     """Either kind: a name that ends in .pth is a released file, all else a folder or repository of ours."""
     return from_released(name) if str(name).endswith(".pth") else from_pretrained(name)
+
+
+def about(name: str | Path) -> dict:
+    """What save_pretrained was told about a network; nothing is known of a released one."""
+    return {} if str(name).endswith(".pth") else json.loads(find(name, "config.json").read_text())["about"]
 
 
 def ours(name: str) -> str:

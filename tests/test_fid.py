@@ -1,13 +1,18 @@
 """The judge is judged: known answers, refusals, and the classifier behind it."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from torch_fidelity import calculate_metrics
 
 from imf_lite import data, extractors
-from imf_lite.fid import Images, Judge, disjoint, measure, nearest
+from imf_lite.fid import Judge, compare, disjoint, from_npz, measure, nearest
 from imf_lite.images import grid, save_png, to_uint8
 from imf_lite.networks import MLPConfig, build
+from imf_lite.rng import generator
 
 DIGITS = data.load("digits")
 
@@ -32,10 +37,11 @@ def test_the_classifier_knows_held_out_digits(judge):
 
 
 def test_the_classifier_is_deterministic_and_its_file_is_checked(tmp_path, monkeypatch):
-    a, b = (extractors.train_classifier(DIGITS.train, epochs=1).state_dict() for _ in range(2))
+    train = partial(extractors.train_classifier, extractors.Classifier, to_uint8(DIGITS.train.x), DIGITS.train.y)
+    a, b = (train(epochs=1).state_dict() for _ in range(2))
     assert all(torch.equal(a[k], b[k]) for k in a)
     monkeypatch.setenv("IMF_LITE_CACHE", str(tmp_path))
-    monkeypatch.setattr(extractors, "train_classifier", lambda split: extractors.Classifier())
+    monkeypatch.setattr(extractors, "train_classifier", lambda make, *_: make())
     _, checksum = extractors.digits_classifier()
     assert extractors.digits_classifier()[1] == checksum
     (path,) = tmp_path.iterdir()
@@ -71,7 +77,7 @@ def test_the_floor_is_between_disjoint_balanced_sets(judge):
 
 def test_float_images_are_refused():
     for bad in (torch.rand(4, 1, 8, 8), torch.zeros(4, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"generated images.*use to_uint8|convert with to_uint8"):
+        with pytest.raises(ValueError, match="convert with to_uint8"):
             measure(bad, to_uint8(DIGITS.held_out.x))
 
 
@@ -126,5 +132,37 @@ def test_pictures(tmp_path):
         grid(images, columns=4)
 
 
-def test_images_is_a_plain_data_set():
-    assert len(Images("real", to_uint8(DIGITS.held_out.x))) == 500
+class Rows(torch.utils.data.Dataset):
+    """Images one by one, as torch-fidelity's own entry point wants them."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i]
+
+
+def test_the_metrics_are_those_of_torch_fidelitys_entry_point(judge):
+    generated = to_uint8(DIGITS.train.x[:600] + 0.1 * torch.randn(600, 1, 8, 8, generator=generator("cpu", 0)))
+    theirs = calculate_metrics(
+        input1=Rows(generated), input2=Rows(judge.reference), feature_extractor="digits", fid=True, kid=True, prc=True,
+        kid_subset_size=100, batch_size=500, cuda=False, cache=False, save_cpu_ram=True, verbose=False,
+    )  # fmt: skip
+    ours = measure(generated, judge.reference)
+    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert (ours["precision"], ours["recall"]) == (theirs["precision"], theirs["recall"])
+
+
+@pytest.mark.parametrize("keys", [("mu", "sigma"), ("ref_mu", "ref_sigma")])
+def test_statistics_from_a_file_give_the_fid_of_the_images(judge, tmp_path, keys):
+    images = to_uint8(DIGITS.train.x[:500])
+    np.savez(tmp_path / "statistics.npz", **dict(zip(keys, judge.real.statistics.values(), strict=True)))
+    found = compare(judge.extract(images), from_npz(tmp_path / "statistics.npz"))
+    assert found["fid"] == pytest.approx(judge.measure(images)["fid"], rel=1e-5) and found["kid"] is None
+    np.savez(tmp_path / "other.npz", mean=np.zeros(3))
+    with pytest.raises(ValueError, match="holds mean; statistics are mu and sigma"):
+        from_npz(tmp_path / "other.npz")

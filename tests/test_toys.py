@@ -199,7 +199,7 @@ def test_ablation_rows_differ_in_what_they_name():
     assert rows["omega"].net.guided == "omega" and rows["interval"].net.guided == "interval"
     assert rows["tokens"].net == dataclasses.replace(rows["modern"].net, modern=False)
     assert (
-        rows["wide adaln, longer"].steps == 850 and rows["wide tokens"].net.width >= 96 <= rows["wide adaln"].net.width
+        rows["wide adaln, longer"].steps == 2200 and rows["wide tokens"].net.width >= 96 <= rows["wide adaln"].net.width
     )
     inference = {row: ablation.parameters(r, True) for row, r in rows.items()}
     assert inference["head"] == inference["boundary"] == inference["mf"] < ablation.parameters(rows["head"], False)

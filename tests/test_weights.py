@@ -12,6 +12,8 @@ from torch.testing import assert_close
 
 from imf_lite import vae, weights
 from imf_lite.checkpoint import CheckpointError
+from imf_lite.images import to_uint8
+from imf_lite.latents import CONSTANTS, named
 from imf_lite.networks import DiTConfig, build
 
 SMALL = DiTConfig(width=32, depth=3, heads=4, v_depth=0, guided="interval")
@@ -181,10 +183,14 @@ def tiny_vae(tmp_path_factory) -> Path:
 
 def test_decoding_undoes_the_normalisation(tiny_vae):
     z, net = torch.randn(3, 4, 4, 4), vae.load_vae(tiny_vae)
-    mean, std = (torch.tensor(v).view(4, 1, 1) for v in vae.NORMALISATION["imf"])
-    assert_close(vae.denormalise(z), z * std + mean)
-    assert_close(vae.denormalise(z, "mf"), z / 0.18215)
-    assert_close(vae.decode(net, z, batch=2), net.decode(z * std + mean).sample)
+    mean, std = (torch.tensor(v).view(4, 1, 1) for v in CONSTANTS["imf"])
+    space = named("imf", str(tiny_vae))
+    assert_close(space.denormalise(z), z * std + mean)
+    assert_close(space.normalise(space.denormalise(z)), z)
+    assert_close(named("mf", "").denormalise(z), z / 0.18215)
+    assert torch.equal(space.images(z, batch=2), to_uint8(net.decode(z * std + mean).sample))
+    with pytest.raises(ValueError, match="choose 'fitted'"):
+        named("imf", "", {"mean": [0.0], "std": [1.0]})
     with pytest.raises(ValueError, match="no autoencoder at"):
         vae.load_vae(tiny_vae / "nothing")
 

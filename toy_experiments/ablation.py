@@ -51,7 +51,6 @@ ROWS: dict[str, dict] = {
     "mf, fixed": {"guidance": FIXED},
     "boundary": {"method": "imf"},
     "boundary, fixed": {"method": "imf", "guidance": FIXED},
-    "boundary, fixed, longer": {"method": "imf", "guidance": FIXED, "steps": 4.0},
     "head": HEAD,
     "head, fixed": HEAD | {"guidance": FIXED},
     "omega": HEAD | {"net.guided": "omega", "guidance": Flexible()},

@@ -1,37 +1,67 @@
-"""Data sets, by name. A run reads `len(split)` and `split.batch(indices)`, whatever is behind them."""
+"""Data sets, by name. A run reads len(split), split.shape, split.y and split.batch(indices, g), whatever they are."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from . import digits
+from ..conditions import check_data
+from ..folders import data_folder
+from ..latents import Latents, Normalisation
+from . import digits, latents
+
+PREPARED = ("fashion", "imagenet")
 
 
-class Split(NamedTuple):
-    """Samples x (N, ...), floating point, about [-1, 1]; labels y (N,) or None."""
+@dataclass(frozen=True)
+class Split:
+    """Samples x (N, ...), floating point, about [-1, 1]; labels y (N,) or None. All in memory."""
 
     x: Tensor
     y: Tensor | None
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The samples and labels at `indices` (B,)."""
+    def __post_init__(self) -> None:
+        check_data("x", self.x)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    def batch(self, indices: Tensor, g: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
+        """The samples and labels at `indices` (B,); nothing in them is random."""
         return self.x[indices], None if self.y is None else self.y[indices]
 
 
 class Data(NamedTuple):
-    """A data set: two splits and the number of classes (None: unlabelled)."""
+    """A data set: two splits, the number of classes (None: unlabelled), and what its latents are (None: pixels)."""
 
-    train: Split
-    held_out: Split
+    train: Split | latents.LatentSplit
+    held_out: Split | latents.LatentSplit | None
     num_classes: int | None
+    latents: Latents | None = None
 
 
-def load(name: str) -> Data:
-    """A data set by name. Raises ValueError for an unknown name."""
-    loaders = {"digits": digits.load}
-    if name not in loaders:
-        raise ValueError(f"no data set named {name!r}; there is: {', '.join(loaders)}.")
-    train, held_out, num_classes = loaders[name]()
-    return Data(Split(*train), Split(*held_out), num_classes)
+def load(name: str, normalisation: Normalisation = "imf") -> Data:
+    """A data set by name: digits; fashion or imagenet, prepared in the data folder; or a folder of prepared latents.
+
+    Raises ValueError for an unknown name, or latents that are not prepared.
+    """
+    if name == "digits":
+        train, held_out, num_classes = digits.load()
+        return Data(Split(*train), Split(*held_out), num_classes)
+    folder = data_folder() / "latents" / name if name in PREPARED else Path(name)
+    if name not in PREPARED and not folder.is_dir():
+        raise ValueError(
+            f"no data set named {name!r}; there is: digits, {', '.join(PREPARED)}, or a folder of prepared latents."
+        )
+    train, num_classes = latents.load(folder / "train", normalisation)
+    held_out = latents.load(folder / "test", normalisation)[0] if (folder / "test").exists() else None
+    return Data(train, held_out, num_classes, train.latents)

@@ -1,0 +1,249 @@
+"""A cache of an autoencoder's moments: mean and standard deviation of every image's latents, memory-mapped.
+
+A folder of moments.f32 (N, 2C, h, w), labels.i64 (N,), perhaps features.f32 (N, F), and meta.json, which is
+written last: a folder without it is unfinished, and the same call goes on with it. The moments are raw, as the
+autoencoder gives them; a recipe says how they are normalised. An image that could not be read has label -1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .. import checkpoint
+from ..latents import Latents, named
+from .sources import Readable, Source
+
+CHUNK = 4096
+
+
+class Progress(NamedTuple):
+    """After a batch: images read, of how many, and (name, error) of those that could not be."""
+
+    read: int
+    total: int
+    corrupt: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class LatentSplit:
+    """A prepared split: each batch is drawn from the posterior afresh, then normalised."""
+
+    moments: np.ndarray
+    """(N, 2C, h, w), on disk"""
+    rows: np.ndarray
+    """(M,) rows that hold an image"""
+    y: Tensor
+    """(M,) labels"""
+    latents: Latents
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return (self.moments.shape[1] // 2, *self.moments.shape[2:])
+
+    def batch(self, indices: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) and labels (B,) at `indices`; g draws from the posterior."""
+        mean, std = torch.from_numpy(self.moments[self.rows[indices]]).chunk(2, dim=1)
+        return self.latents.normalise(mean + std * torch.randn(mean.shape, generator=g)), self.y[indices]
+
+
+def prepare(
+    source: Source, vae, vae_name: str, out: str | Path, features: Callable[[Tensor], Tensor] | None = None,
+    batch: int = 64, workers: int = 0, device: str = "cpu", save_every: int = 50,
+) -> Iterator[Progress]:  # fmt: skip
+    """Encode a source into the cache `out`, yielding after each batch; the same call again resumes.
+
+    vae: diffusers' AutoencoderKL, called vae_name. features: also keep this function of the uint8 images,
+    (B, F), and their mean and covariance, as statistics.npz.
+    Raises ValueError for a cache of something else, a disk too small, or one that fills up.
+    """
+    out, total = Path(out), len(source)
+    if vae.config.in_channels != source.shape[0]:
+        raise ValueError(f"{vae_name} encodes {vae.config.in_channels} channels; the images have {source.shape[0]}.")
+    example = torch.zeros(1, *source.shape, dtype=torch.uint8)
+    rows = {"moments.f32": encode(vae, example, device)[0], "labels.i64": np.zeros((), np.int64)}
+    if features is not None:
+        rows["features.f32"] = features(example)[0].float().numpy()
+    about = {
+        "source": source.about,
+        "count": total,
+        "shape": list(source.shape),
+        "vae": vae_name,
+        "vae_sha256": checkpoint.digest({k: v.cpu() for k, v in vae.state_dict().items()}),
+        "classes": source.classes,
+        "arrays": {name: list(row.shape) for name, row in rows.items()},
+    }
+    read, corrupt = begin(out, about)
+    if read is None:
+        return
+    check_disk(out, (total - read) * sum(row.nbytes for row in rows.values()))
+    loader = DataLoader(Readable(source, read), batch, num_workers=workers)
+    files = {name: open(out / name, "r+b") for name in rows}  # noqa: SIM115 (closed below)
+    try:
+        for k, (index, images, labels, errors) in enumerate(loader):
+            arrays = {"moments.f32": encode(vae, images, device), "labels.i64": labels.numpy()}
+            if features is not None:
+                arrays["features.f32"] = features(images).float().numpy()
+            for name, file in files.items():
+                file.seek(int(index[0]) * rows[name].nbytes)
+                file.write(np.ascontiguousarray(arrays[name]).tobytes())
+            corrupt += [(source.name(int(i)), e) for i, e in zip(index, errors, strict=True) if e]
+            read = int(index[-1]) + 1
+            if k % save_every == save_every - 1 or read == total:
+                for file in files.values():
+                    file.flush()
+                keep(out, about, read, corrupt)
+            yield Progress(read, total, corrupt)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error}): make room, then run the same command again.") from error
+    finally:
+        for file in files.values():
+            file.close()
+    finish(out, about, corrupt)
+
+
+@torch.no_grad()
+def encode(vae, images: Tensor, device: str = "cpu") -> np.ndarray:
+    """Posterior mean and standard deviation (B, 2C, h, w) of uint8 images (B, 1 or 3, H, W)."""
+    posterior = vae.encode(images.to(device).float() / 127.5 - 1).latent_dist
+    return torch.cat([posterior.mean, posterior.std], dim=1).float().cpu().numpy()
+
+
+def begin(out: Path, about: dict) -> tuple[int | None, list]:
+    """(rows there already, corrupt ones so far); None rows: it is finished. Raises ValueError for another cache."""
+    for name in ("meta.json", "state.json"):
+        if (out / name).exists():
+            found = json.loads((out / name).read_text())
+            if differ := [k for k in about if found["about"].get(k) != about[k]]:
+                changes = ", ".join(f"{k} was {found['about'].get(k)!r}, is {about[k]!r}" for k in differ)
+                raise ValueError(
+                    f"{out} is a cache of something else ({changes}): choose another folder, or delete it."
+                )
+            if name == "meta.json":
+                return None, found["corrupt"]
+            return found["read"], [tuple(c) for c in found["corrupt"]]
+    out.mkdir(parents=True, exist_ok=True)
+    for name in about["arrays"]:
+        (out / name).write_bytes(b"")
+    return 0, []
+
+
+def keep(out: Path, about: dict, read: int, corrupt: list) -> None:
+    """Note how far the cache is."""
+    checkpoint.write_text(out / "state.json", json.dumps({"about": about, "read": read, "corrupt": corrupt}))
+
+
+def finish(out: Path, about: dict, corrupt: list) -> None:
+    """Statistics, checksums, then meta.json, which makes the cache valid."""
+    split = {name: opened(out, name, about) for name in about["arrays"]}
+    rows = np.flatnonzero(split["labels.i64"] >= 0)
+    if not len(rows):
+        raise ValueError(f"no image of {about['source']} could be read; the first: {corrupt[0]}.")
+    mean, std = fit(split["moments.f32"], rows)
+    if "features.f32" in split:
+        found = split["features.f32"][rows]
+        np.savez(out / "statistics.npz", mu=found.mean(0, dtype=np.float64), sigma=np.cov(found, rowvar=False))
+    meta = {
+        "about": about,
+        "corrupt": corrupt,
+        "fitted": {"mean": mean, "std": std},
+        "sha256": {name: sha256(out / name) for name in about["arrays"]},
+    }
+    checkpoint.write_text(out / "meta.json", json.dumps(meta, indent=1))
+    (out / "state.json").unlink(missing_ok=True)
+
+
+def fit(moments: np.ndarray, rows: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of the latents, posterior noise included."""
+    channels, total = moments.shape[1] // 2, 0
+    first, second = np.zeros(channels), np.zeros(channels)
+    for part in np.array_split(rows, max(1, len(rows) // CHUNK)):
+        mean, std = np.split(moments[part].astype(np.float64), 2, axis=1)
+        first += mean.sum((0, 2, 3))
+        second += (mean**2 + std**2).sum((0, 2, 3))
+        total += mean[:, 0].size
+    return (first / total).tolist(), np.sqrt(second / total - (first / total) ** 2).tolist()
+
+
+def load(folder: str | Path, normalisation: str) -> tuple[LatentSplit, int]:
+    """A prepared split and its number of classes. Raises ValueError where it is missing, unfinished or damaged."""
+    folder = Path(folder)
+    if not (folder / "meta.json").exists():
+        state = (
+            "is unfinished: run the same `imf-lite prepare` again"
+            if (folder / "state.json").exists()
+            else ("holds no latents: `imf-lite prepare --help` says how to make them")
+        )
+        raise ValueError(f"{folder} {state}.")
+    meta = json.loads((folder / "meta.json").read_text())
+    about = meta["about"]
+    labels = np.array(opened(folder, "labels.i64", about))
+    rows = np.flatnonzero(labels >= 0)
+    latents = named(normalisation, about["vae"], meta["fitted"])
+    split = LatentSplit(opened(folder, "moments.f32", about), rows, torch.from_numpy(labels[rows]), latents)
+    return split, len(about["classes"])
+
+
+def verify(folder: str | Path) -> None:
+    """Read everything again. Raises ValueError for files that are not what was written."""
+    folder = Path(folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    if wrong := [name for name, sha in meta["sha256"].items() if sha256(folder / name) != sha]:
+        raise ValueError(
+            f"{folder}: {', '.join(wrong)} changed since they were written: delete the folder, prepare again."
+        )
+
+
+def opened(folder: Path, name: str, about: dict) -> np.ndarray:
+    """One array of a cache, read-only, from disk. Raises ValueError for a file of the wrong size."""
+    dtype = {"f32": np.float32, "i64": np.int64}[name.rsplit(".", 1)[1]]
+    shape = (about["count"], *about["arrays"][name])
+    expected, found = int(np.prod(shape)) * np.dtype(dtype).itemsize, (folder / name).stat().st_size
+    if found != expected:
+        raise ValueError(f"{folder / name} has {found} bytes, not {expected}: delete the folder and prepare it again.")
+    return np.memmap(folder / name, dtype, "r", shape=shape)
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in one pass."""
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def check_disk(out: Path, need: int) -> None:
+    """Raise ValueError where the disk has less room than the cache will take."""
+    free = shutil.disk_usage(out).free
+    if free < 1.02 * need:
+        raise ValueError(
+            f"{out} needs {need / 1e9:.2f} GB more, and its disk has {free / 1e9:.2f} GB free: "
+            "make room or choose another folder (--out)."
+        )
+
+
+def prepared(progress: Iterator[Progress], what: str) -> list[tuple[str, str]]:
+    """Run a preparation to its end under a progress bar; returns the images that could not be read."""
+    corrupt: list[tuple[str, str]] = []
+    with tqdm(unit="image", desc=what) as bar:
+        for step in progress:
+            bar.total, corrupt = step.total, step.corrupt
+            bar.update(step.read - bar.n)
+            bar.set_postfix(corrupt=len(corrupt))
+    return corrupt

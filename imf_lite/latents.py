@@ -1,0 +1,70 @@
+"""Between an autoencoder's raw latents, what a network learns, and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .images import to_uint8
+from .vae import load_vae
+
+Normalisation = Literal["imf", "mf", "fitted"]
+"""how latents are scaled: iMF's constants a channel, Stable Diffusion's factor (MF), or fitted to the data"""
+
+CONSTANTS = {
+    # mean and standard deviation of each channel of sd-vae-ft-mse's latents (iMF's reference code)
+    "imf": ((0.86488, -0.27787343, 0.21616915, 0.3738409), (4.85503674, 5.31922414, 3.93725398, 3.9870003)),
+    # Stable Diffusion's scaling, which MF keeps
+    "mf": ((0.0,) * 4, (1 / 0.18215,) * 4),
+}
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a network's samples (N, C, h, w) are: (raw latents - mean) / std, of some autoencoder."""
+
+    vae: str
+    """a Hub name, a folder, or "fashion", the shipped one"""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalise(self, raw: Tensor) -> Tensor:
+        """Raw latents as a network sees them."""
+        return (raw - channels(self.mean, raw)) / channels(self.std, raw)
+
+    def denormalise(self, z: Tensor) -> Tensor:
+        """What a network makes, as the autoencoder's raw latents."""
+        return z * channels(self.std, z) + channels(self.mean, z)
+
+    @torch.no_grad()
+    def images(self, z: Tensor, vae=None, batch: int = 64) -> Tensor:
+        """What a network makes as uint8 images; `vae`, if it is loaded already."""
+        vae = load_vae(self.vae).to(z.device) if vae is None else vae
+        return torch.cat([to_uint8(vae.decode(part).sample) for part in self.denormalise(z).split(batch)])
+
+
+def to_images(latents: dict | None) -> Callable[[Tensor], Tensor]:
+    """How samples become uint8 images: by an autoencoder, described as in a run's run.json, or as pixels (None)."""
+    return Latents(**latents).images if latents else to_uint8
+
+
+def named(normalisation: Normalisation, vae: str, fitted: dict[str, list[float]] | None = None) -> Latents:
+    """The latents of an autoencoder under a normalisation by name. Raises ValueError where it cannot be meant."""
+    if normalisation == "fitted" and fitted is None:
+        raise ValueError("a fitted normalisation comes from prepared data: choose 'imf' or 'mf' here.")
+    mean, std = (fitted["mean"], fitted["std"]) if normalisation == "fitted" else CONSTANTS[normalisation]
+    if fitted is not None and len(fitted["mean"]) != len(mean):
+        raise ValueError(
+            f"normalisation {normalisation!r} is for {len(mean)} channels, the latents have {len(fitted['mean'])}: "
+            "choose 'fitted'."
+        )
+    return Latents(vae, tuple(mean), tuple(std))
+
+
+def channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """One value a channel, to meet (N, C, h, w)."""
+    return like.new_tensor(values).view(-1, 1, 1)

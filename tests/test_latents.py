@@ -1,0 +1,224 @@
+"""From images to a cache of latents: what is written, what is refused, and what a kill or a full disk costs."""
+
+import gzip
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cli import run
+from test_weights import save_tiny_vae
+from torch.testing import assert_close
+
+from imf_lite import data, recipes, training
+from imf_lite.data import fashion, latents, sources
+from imf_lite.rng import generator
+from imf_lite.vae import load_vae
+from imf_lite.vae_training import VAERecipe, build_vae, train_vae
+from toy_experiments.fashion import eye_net
+
+GREY = VAERecipe(channels=(8, 8, 8), steps=8, batch=4, save_every=6)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """A file of MNIST's format, compressed if its name says so."""
+    raw = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.astype(np.uint8).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+@pytest.fixture
+def little_fashion(tmp_path, monkeypatch):
+    """Fashion-MNIST's four files, with 60 and 20 images: the data folder is a fresh one."""
+    monkeypatch.setenv("IMF_LITE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "debian")
+    rng, raw = np.random.default_rng(0), tmp_path / "data" / "FashionMNIST" / "raw"
+    for prefix, n in (("train", 60), ("t10k", 20)):
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", rng.integers(0, 256, (n, 28, 28)))
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", np.arange(n) % 10)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def grey_vae(tmp_path_factory) -> Path:
+    """An autoencoder for 1 x 32 x 32 images, with random weights."""
+    path = tmp_path_factory.mktemp("grey")
+    build_vae(GREY, (1, 32, 32)).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """An image folder of two classes, four pictures each, of several sizes."""
+    rng = np.random.default_rng(0)
+    for k in range(8):
+        path = tmp_path / "pictures" / "train" / f"class{k % 2}" / f"{k}.jpeg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40 + 9 * k, 50, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def all_of(source, vae, out, **options) -> list[latents.Progress]:
+    """A whole preparation."""
+    return list(latents.prepare(source, load_vae(vae), str(vae), out, **options))
+
+
+def test_fashion_is_found_in_either_place_and_padded(little_fashion):
+    images, y = fashion.load_images("train")
+    assert images.shape == (60, 1, 32, 32) and images.dtype == torch.uint8 and y[:3].tolist() == [0, 1, 2]
+    assert not images[:, :, :2].any() and not images[..., -2:].any() and images[:, :, 2:-2, 2:-2].any()
+    raw = little_fashion / "data" / "FashionMNIST" / "raw"
+    for path in raw.iterdir():
+        write_idx(little_fashion / "debian" / f"{path.name}.gz", fashion.read_idx(path).numpy())
+        path.unlink()
+    again, _ = fashion.load_images("train")
+    assert torch.equal(again, images)
+    (little_fashion / "debian" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b not a gzip file")
+    with pytest.raises(ValueError, match="is damaged"):
+        fashion.load_images("train")
+    (little_fashion / "debian" / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(ValueError, match=r"FashionMNIST as F(.|\n)*apt-get install dataset-fashion-mnist"):
+        fashion.load_images("test")
+
+
+def test_cached_moments_are_the_autoencoders(little_fashion, grey_vae, tmp_path):
+    source, out = sources.Fashion("train"), tmp_path / "cache"
+    all_of(source, grey_vae, out, batch=16)
+    split, classes = latents.load(out, "fitted")
+    posterior = load_vae(grey_vae).encode(source.images.float() / 127.5 - 1).latent_dist
+    assert_close(torch.from_numpy(np.array(split.moments)), torch.cat([posterior.mean, posterior.std], 1))
+    assert (len(split), split.shape, classes) == (60, (4, 8, 8), 10) and torch.equal(split.y, source.labels)
+    rows = torch.arange(60).repeat(200)
+    z, y = split.batch(rows, generator("cpu", 0))
+    assert torch.equal(y, source.labels[rows])
+    assert_close(z.mean((0, 2, 3)), torch.zeros(4), atol=1e-2, rtol=0)
+    assert_close(z.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
+    first, again = (split.batch(torch.arange(8), generator("cpu", s))[0] for s in (1, 1))
+    assert torch.equal(first, again) and not torch.equal(first, split.batch(torch.arange(8), generator("cpu", 2))[0])
+    latents.verify(out)
+
+
+def test_preparing_twice_changes_nothing_and_a_kill_costs_a_batch(little_fashion, grey_vae, tmp_path):
+    source = sources.Fashion("train")
+    all_of(source, grey_vae, tmp_path / "whole", batch=16)
+    half = latents.prepare(source, load_vae(grey_vae), str(grey_vae), tmp_path / "cut", batch=16, save_every=1)
+    for _ in range(2):
+        next(half)
+    half.close()
+    with pytest.raises(ValueError, match="is unfinished: run the same"):
+        latents.load(tmp_path / "cut", "fitted")
+    with open(tmp_path / "cut" / "moments.f32", "ab") as file:
+        file.write(b"half a row")  # what a kill in the middle of a write leaves
+    went_on = all_of(source, grey_vae, tmp_path / "cut", batch=16)
+    assert [p.read for p in went_on] == [32, 48, 60] or [p.read for p in went_on] == [48, 60]
+    for name in ("moments.f32", "labels.i64", "meta.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert all_of(source, grey_vae, tmp_path / "whole") == []
+
+
+def test_a_cache_of_something_else_is_refused(little_fashion, grey_vae, tmp_path):
+    all_of(sources.Fashion("test"), grey_vae, tmp_path / "cache")
+    before = (tmp_path / "cache" / "meta.json").read_bytes()
+    with pytest.raises(ValueError, match=r"something else \(source was 'Fashion-MNIST, test.*choose another folder"):
+        all_of(sources.Fashion("train"), grey_vae, tmp_path / "cache")
+    assert (tmp_path / "cache" / "meta.json").read_bytes() == before
+    with open(tmp_path / "cache" / "moments.f32", "r+b") as file:
+        file.write(b"\xff\xff")
+    with pytest.raises(ValueError, match=r"moments.f32 changed since"):
+        latents.verify(tmp_path / "cache")
+    with open(tmp_path / "cache" / "moments.f32", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match="has 100 bytes, not"):
+        latents.load(tmp_path / "cache", "fitted")
+    with pytest.raises(ValueError, match="holds no latents"):
+        latents.load(tmp_path / "elsewhere", "fitted")
+
+
+def test_corrupt_images_are_named_counted_and_left_out(pictures, tmp_path):
+    vae, bad = save_tiny_vae(tmp_path / "vae"), pictures / "train" / "class1" / "3.jpeg"
+    bad.write_bytes(bad.read_bytes()[:200])
+    (last,) = all_of(sources.Folder(pictures / "train", 32), vae, tmp_path / "cache")[-1:]
+    assert [name for name, _ in last.corrupt] == [str(bad)] and last.read == last.total == 8
+    split, _ = latents.load(tmp_path / "cache", "imf")
+    assert len(split) == 7 and split.y.tolist() == [0, 0, 0, 0, 1, 1, 1] and split.shape == (4, 4, 4)
+    assert (
+        latents.fit(split.moments, split.rows)[0]
+        == json.loads((tmp_path / "cache/meta.json").read_text())["fitted"]["mean"]
+    )
+
+
+def test_a_full_disk_is_seen_before_and_survived_during(little_fashion, grey_vae, tmp_path, monkeypatch):
+    source, out = sources.Fashion("train"), tmp_path / "cache"
+    with monkeypatch.context() as m:
+        m.setattr(latents.shutil, "disk_usage", lambda _: type("usage", (), {"free": 1000}))
+        with pytest.raises(ValueError, match=r"needs 0.00 GB more.*make room or choose another folder"):
+            all_of(source, grey_vae, out)
+    steps = latents.prepare(source, load_vae(grey_vae), str(grey_vae), out, batch=16, save_every=1)
+    next(steps)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(latents.np, "ascontiguousarray", full)
+        with pytest.raises(ValueError, match=r"No space left on device.*make room, then run the same command again"):
+            list(steps)
+    all_of(source, grey_vae, out, batch=16)
+    assert len(latents.load(out, "fitted")[0]) == 60
+
+
+def test_adm_crop():
+    wide = Image.new("RGB", (2000, 1100))
+    assert sources.crop(wide, 256).size == (256, 256)
+    stripes = np.zeros((300, 100, 3), np.uint8)
+    stripes[100:200] = 255  # the centre square is white
+    assert np.array(sources.crop(Image.fromarray(stripes), 100)).min() > 250
+
+
+def test_the_command_line_prepares(little_fashion, grey_vae, pictures, tmp_path, monkeypatch):
+    run(monkeypatch, "prepare", "fashion", "--vae", grey_vae, "--workers", 0)
+    loaded = data.load("fashion", "fitted")
+    assert len(loaded.train) == 60 and len(loaded.held_out) == 20 and loaded.latents.vae == str(grey_vae)
+    vae = save_tiny_vae(tmp_path / "vae")
+    run(monkeypatch, "prepare", pictures, "--vae", vae, "--size", 32, "--out", tmp_path / "mine", "--workers", 0)
+    assert data.load(str(tmp_path / "mine")).num_classes == 2
+
+
+def test_wrong_folders_and_autoencoders_are_refused(little_fashion, grey_vae, pictures, tmp_path):
+    with pytest.raises(ValueError, match="is not a data set: it must hold one folder a class"):
+        sources.Folder(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="encodes 1 channels; the images have 3"):
+        all_of(sources.Folder(pictures / "train", 32), grey_vae, tmp_path / "cache")
+    with pytest.raises(ValueError, match="holds no latents: `imf-lite prepare"):
+        data.load("fashion")
+
+
+@pytest.mark.parametrize("name", [n for n in recipes.RECIPES if n.startswith("fashion")])
+def test_every_recipe_takes_three_steps(little_fashion, grey_vae, tmp_path, name):
+    for split in ("train", "test"):
+        all_of(sources.Fashion(split), grey_vae, little_fashion / "data" / "latents" / "fashion" / split)
+    recipe = recipes.get(name, steps=3, batch=8, log_every=1, **{"net.width": 16})
+    records = list(training.train(recipe, tmp_path / "run", device="cpu"))
+    assert len(records) == 3 and all(np.isfinite(r.loss) for r in records)
+    described = training.about(tmp_path / "run")["latents"]
+    assert described["vae"] == str(grey_vae) and len(described["mean"]) == 4
+    images = training.images_of(tmp_path / "run")(torch.randn(2, 4, 8, 8))
+    assert images.shape == (2, 1, 32, 32) and images.dtype == torch.uint8
+
+
+def test_the_autoencoder_learns_and_resumes(tmp_path):
+    images = torch.arange(16, dtype=torch.uint8).mul(16).view(16, 1, 1, 1).expand(16, 1, 32, 32)
+    train = partial(train_vae, images, GREY, eye_net().eval())
+    whole = [loss for _, loss in train(tmp_path / "whole")]
+    part = train(tmp_path / "cut")
+    for _ in range(7):
+        next(part)
+    part.close()
+    assert [loss for _, loss in train(tmp_path / "cut")] == whole[6:]  # from the checkpoint of update 6
+    a, b = (load_vae(tmp_path / k / "vae").state_dict() for k in ("whole", "cut"))
+    assert all(torch.equal(a[k], b[k]) for k in a) and whole[-1] < whole[0]
+    with pytest.raises(ValueError, match="autoencoder of another recipe"):
+        next(train_vae(images, VAERecipe(), eye_net(), tmp_path / "cut"))

@@ -1,0 +1,159 @@
+"""Fashion-MNIST from nothing: classifier, autoencoder, latents, five networks, and what they score.
+
+    python -m toy_experiments.fashion            # or make fashion: about four hours on two CPU cores
+
+Every stage resumes, and what is finished is not done again. All is made in runs/fashion; when the last
+stage has finished, and not before, it replaces what ships, imf_lite/pretrained/fashion.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from imf_lite import checkpoint, recipes, training, weights
+from imf_lite.data import fashion, latents, sources
+from imf_lite.extractors import Classifier, fashion_net, train_classifier
+from imf_lite.folders import data_folder, pretrained
+from imf_lite.latents import Latents
+from imf_lite.vae import load_vae
+from imf_lite.vae_training import VAERecipe, train_vae
+
+from .experiment import map_jobs
+
+RECIPES = ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
+SHIPPED = ("fashion_imf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
+FLOORS = (1000, 2000, 5000, 10_000)
+
+
+def eye_net() -> Classifier:
+    """The classifier that the autoencoder is trained to please: smaller than the FID's, and another seed."""
+    return Classifier(32, (16, 32, 64), (0, 1, 2), features=64)
+
+
+def classifiers(made: Path, work: Path, epochs: int) -> None:
+    """The FID's classifier and the autoencoder's eye."""
+    jobs = {made / "classifier.safetensors": (fashion_net, 8, 0), work / "eye.safetensors": (eye_net, 2, 1)}
+    for path, (make, full, seed) in jobs.items():
+        if not path.exists():
+            net = train_classifier(make, *fashion.load_images("train"), min(epochs, full), batch=128, seed=seed)
+            checkpoint.write(path, rounded(net))
+            print(f"{path.name}: {100 * accuracy(net):.2f} % of the test split")
+
+
+@torch.no_grad()
+def accuracy(net: Classifier) -> float:
+    """Share of the test split that a classifier gets right."""
+    images, y = fashion.load_images("test")
+    return float((torch.cat([net(part)[1].argmax(1) for part in images.split(500)]) == y).float().mean())
+
+
+def rounded(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A network's tensors, floating-point ones as fp16: half the size; everything is measured on these."""
+    return {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+
+
+def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
+    """The autoencoder, in diffusers' format."""
+    if (made / "vae").exists():
+        return
+    eye = eye_net()
+    eye.load_state_dict(checkpoint.load(work / "eye.safetensors")[0])
+    images, _ = fashion.load_images("train")
+    steps = train_vae(images, recipe, eye.eval().requires_grad_(False), work / "autoencoder")
+    with tqdm(steps, total=recipe.steps, desc="autoencoder", unit="update") as bar:
+        for step, loss in bar:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+    load_vae(work / "autoencoder" / "vae").half().save_pretrained(work / "half")
+    (work / "half").rename(made / "vae")
+
+
+def references(made: Path) -> None:
+    """The test split in the classifier's features, what real images score, and what the autoencoder's copies do."""
+    if (made / "floors.json").exists():
+        return
+    from imf_lite import fid
+
+    splits = [fashion.load_images(split) for split in ("train", "test")]
+    train, test = (fid.extract(images, "fashion") for images, _ in splits)
+    checkpoint.write(made / "reference.safetensors", {"features": test.half()})
+    about = "Fashion-MNIST's test split, 10,000 images; floors: disjoint sets of n and of 10,000 from both splits"
+    labels = torch.cat([y for _, y in splits])
+    both = torch.cat([train, test])
+    floors = {n: fid.floor(both, labels, n, len(test)) for n in FLOORS if n <= len(test)}
+    with torch.no_grad():
+        vae = load_vae("fashion")
+        raw = torch.cat([vae.encode(x.float() / 127.5 - 1).latent_dist.mean for x in splits[1][0].split(250)])
+        copies = Latents("fashion", (0.0,) * raw.shape[1], (1.0,) * raw.shape[1]).images(raw, vae)
+    against_train = {
+        "test split": fid.compare(test, fid.from_features(train, "training split")),
+        "its copies by the autoencoder": fid.compare(fid.extract(copies, "fashion"), fid.from_features(train, "")),
+        "copies against the test split": fid.compare(fid.extract(copies, "fashion"), fid.from_features(test, "")),
+    }
+    stored = {"about": about, "floors": floors, "bound": against_train}
+    checkpoint.write_text(made / "floors.json", json.dumps(stored, indent=1))
+
+
+def prepare(batch: int = 250) -> None:
+    """The latents of both splits, in the data folder."""
+    for split in ("train", "test"):
+        out = data_folder() / "latents" / "fashion" / split
+        steps = latents.prepare(sources.Fashion(split), load_vae("fashion"), "fashion", out, batch=batch)
+        latents.prepared(steps, split)
+
+
+def network(name: str, work: Path, made: Path, steps: int | None) -> str:
+    """Train one recipe and keep its averaged weights, without v-branch, as fp16."""
+    torch.set_num_threads(1)
+    recipe = recipes.get(name, **({"steps": steps} if steps else {}))
+    out = work / name
+    for _ in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
+        pass
+    net = weights.without_v(training.load_network(out, "cpu"))
+    about = {"recipe": training.about(out)["recipe"], "latents": training.about(out)["latents"]}
+    weights.save_pretrained(net, made / name, about, torch.float16)
+    shutil.copyfile(out / "metrics.jsonl", made / name / "metrics.jsonl")
+    return name
+
+
+def publish(made: Path, ships: Path) -> None:
+    """Replace what ships by what was made, each file at once."""
+    for path in sorted(p for p in made.rglob("*") if p.is_file()):
+        target = ships / path.relative_to(made)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        shutil.copyfile(path, temporary)
+        checkpoint.replace(temporary, target)
+
+
+def main(
+    work: Path = Path("runs/fashion"), steps: int | None = None, vae: VAERecipe = VAERecipe(), epochs: int = 8
+) -> None:
+    """Make everything, then replace what ships.
+
+    Args:
+        work: folder of all that is made on the way.
+        steps: updates of each network; default: the recipe's.
+        vae: the autoencoder's recipe.
+        epochs: of the classifiers, at most.
+    """
+    ships, made = pretrained("fashion"), (work / "pretrained" / "fashion").resolve()
+    made.mkdir(parents=True, exist_ok=True)
+    os.environ["IMF_LITE_PRETRAINED"] = str(made.parent)  # "fashion" means what is made here, in workers too
+    classifiers(made, work, epochs)
+    autoencoder(made, work, vae)
+    references(made)
+    prepare()
+    map_jobs(network, RECIPES, work, made, steps)
+    publish(made, ships)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
