@@ -131,7 +131,7 @@ def timed(case: Case, rows: list[str], repeats: int, compiled: bool) -> dict[tup
 
 
 def peak(case: Case, row: Method, step: str) -> float:
-    """Peak memory of one step in MB, above weights and gradients: the highest sum of what is allocated and not freed."""
+    """Peak memory of one step in MB above weights and gradients: the most that is allocated and not yet freed."""
     loss, draws = setup(case, row, step)
     for p in loss.parameters():
         p.grad = torch.zeros_like(p)
