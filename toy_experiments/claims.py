@@ -42,7 +42,7 @@ them: the paper's number (**quoted**), what was measured here, where that is che
 Written by `python -m toy_experiments.claims` from `toy_experiments/results`; a test fails when this file differs from
 what that writes. `make claims` runs every experiment behind it again (about three hours on two CPU cores; it can
 be interrupted, and goes on where it stopped). *Code*: "same" if losses, draws, guidance and objective are those that
-were measured, or give the same first 40 updates of every kind of run (`python -m toy_experiments.behaviour`). "Not
+were measured, or give the same first 20 updates of every kind of run (`python -m toy_experiments.behaviour`). "Not
 checked here yet" means what it says.
 
 | claim | paper (quoted) | measured here | checked by | code | at full scale |
