@@ -41,17 +41,12 @@ class ShortRules(TorchFunctionMode):
         if func is F.rms_norm and kwargs.get("weight") is not None and len(args[1]) == 1:
             return ShortNorm.apply(args[0], kwargs["weight"], kwargs["eps"])
         if func is F.scaled_dot_product_attention and len(args) == 3 and not kwargs:
-            return attention(*args)
+            return ShortAttention.apply(*args)[0]
         if func is torch.Tensor.mul and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
             for x, c in (args, args[::-1]):
                 if forward_ad.unpack_dual(c).tangent is None:
                     return ShortProduct.apply(x, c)
         return func(*args, **kwargs)
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention (B, H, S, K) written out: the fused kernels have no forward derivative."""
-    return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
 
 
 class ShortLinear(torch.autograd.Function):
@@ -64,9 +59,10 @@ class ShortLinear(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_forward(inputs[1])
+        ctx.set_materialize_grads(False)  # no tangent of a constant: not even zeros
 
     @staticmethod
-    def jvp(ctx, x_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None) -> Tensor:
+    def jvp(ctx, x_t: Tensor, weight_t: None, bias_t: None) -> Tensor:
         (weight,) = ctx.saved_tensors
         return F.linear(x_t, weight)
 
@@ -81,9 +77,10 @@ class ShortProduct(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_forward(inputs[1])
+        ctx.set_materialize_grads(False)  # no tangent of a constant: not even zeros
 
     @staticmethod
-    def jvp(ctx, x_t: Tensor, c_t: Tensor | None) -> Tensor:
+    def jvp(ctx, x_t: Tensor, c_t: None) -> Tensor:
         (c,) = ctx.saved_tensors
         return x_t * c
 
@@ -98,11 +95,34 @@ class ShortNorm(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_forward(*inputs[:2])
+        ctx.set_materialize_grads(False)
         ctx.eps = inputs[2]
 
     @staticmethod
-    def jvp(ctx, x_t: Tensor, weight_t: Tensor | None, eps: None) -> Tensor:
+    def jvp(ctx, x_t: Tensor, weight_t: None, eps: None) -> Tensor:
         x, weight = ctx.saved_tensors
         s = torch.rsqrt(x.square().mean(-1, keepdim=True) + ctx.eps)
         s_t_over_s = -s.square() * (x * x_t).mean(-1, keepdim=True)
         return (x_t + x * s_t_over_s) * (s * weight)
+
+
+class ShortAttention(torch.autograd.Function):
+    """Attention over q, k, v (B, H, S, K), written out: the fused kernels have no forward derivative."""
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)  # (B, H, S, S)
+        return weights @ v, weights
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_forward(*inputs, output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def jvp(ctx, q_t: Tensor, k_t: Tensor, v_t: Tensor) -> tuple[Tensor, None]:
+        q, k, v, weights = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        logits_t = q_t * scale @ k.transpose(-2, -1) + q * scale @ k_t.transpose(-2, -1)
+        weights_t = weights * (logits_t - (weights * logits_t).sum(-1, keepdim=True))
+        return weights_t @ v + weights @ v_t, None
