@@ -209,3 +209,21 @@ def test_the_command_line_samples_released_weights(released, tiny_vae, tmp_path,
     for words in (("sample",), ("sample", "--run", "x", "--weights", path)):
         with pytest.raises(SystemExit, match="either --run FOLDER or --weights FILE"):
             run(monkeypatch, *words)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
+def test_without_the_v_branch_u_is_the_same(kind):
+    net, draws = network(kind, 2), drawn()
+    slim, (z, cond) = weights.without_v(net), point(draws)
+    assert not slim.has_v and sum(p.numel() for p in slim.parameters()) < sum(p.numel() for p in net.parameters())
+    assert torch.equal(slim.u(z, draws.r, draws.t, cond), net.u(z, draws.r, draws.t, cond))
+
+
+def test_half_precision_files_are_half_the_size(tmp_path):
+    net = network("dit")
+    weights.save_pretrained(net, tmp_path / "whole")
+    weights.save_pretrained(net, tmp_path / "half", dtype=torch.float16)
+    sizes = [(tmp_path / k / "model.safetensors").stat().st_size for k in ("whole", "half")]
+    loaded = weights.from_pretrained(tmp_path / "half")
+    assert sizes[1] < 0.6 * sizes[0] and next(loaded.parameters()).dtype == torch.float32
+    assert_close(loaded.state_dict(), net.state_dict(), rtol=1e-3, atol=1e-6)

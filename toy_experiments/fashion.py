@@ -8,6 +8,7 @@ stage has finished, and not before, it replaces what ships, imf_lite/pretrained/
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -25,11 +26,16 @@ from imf_lite.latents import Latents
 from imf_lite.vae import load_vae
 from imf_lite.vae_training import VAERecipe, train_vae
 
-from .experiment import map_jobs
+from .experiment import RESULTS, map_jobs, write_table
 
 RECIPES = ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
 SHIPPED = ("fashion_imf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
 FLOORS = (1000, 2000, 5000, 10_000)
+N = 2000
+SEEDS = (("choose", 100), ("report", 0), ("report", 1), ("report", 2))
+OMEGAS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+INTERVALS = ((0.0, 1.0), (0.2, 0.8))
+CURVE_EVERY = 500
 
 
 def eye_net() -> Classifier:
@@ -109,18 +115,55 @@ def prepare(batch: int = 250) -> None:
         latents.prepared(steps, split)
 
 
-def network(name: str, work: Path, made: Path, steps: int | None) -> str:
-    """Train one recipe and keep its averaged weights, without v-branch, as fp16."""
+def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
+    """Train one recipe, keep its averaged weights, without v-branch, as fp16, and measure those; rows of the table."""
     torch.set_num_threads(1)
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
     out = work / name
-    for _ in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
-        pass
-    net = weights.without_v(training.load_network(out, "cpu"))
+    judge = None
+    for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
+        if record.step % CURVE_EVERY == recipe.log_every:  # just after a checkpoint
+            judge = judge or judge_of(made, out)
+            follow(judge, out, record)
+    folder = (made if name in SHIPPED else work) / "networks" / name
     about = {"recipe": training.about(out)["recipe"], "latents": training.about(out)["latents"]}
-    weights.save_pretrained(net, made / name, about, torch.float16)
-    shutil.copyfile(out / "metrics.jsonl", made / name / "metrics.jsonl")
-    return name
+    weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, about, torch.float16)
+    return scores(name, weights.load(folder), judge or judge_of(made, out), training.sampler_of(out))
+
+
+def judge_of(made: Path, run: Path):
+    """The judge of a run's samples."""
+    from imf_lite.fid import StoredJudge  # torch-fidelity takes seconds to import
+
+    return StoredJudge(made, training.images_of(run), "fashion")
+
+
+def follow(judge, out: Path, record: training.Record) -> None:
+    """Note the one-step quality of the newest checkpoint, once."""
+    path, step = out / "curve.jsonl", record.step // CURVE_EVERY * CURVE_EVERY
+    lines = path.read_text().splitlines() if path.exists() else []
+    if step and all(json.loads(line)["step"] != step for line in lines):
+        net = training.load_network(out, "cpu")
+        found = judge(net, 1, 1000, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
+        row = {"step": step, "images_per_s": record.images_per_s, "fid": found["fid"], "agreement": found["agreement"]}
+        checkpoint.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
+
+
+def scores(name: str, net, judge, sampler) -> list[dict]:
+    """What a network scores, over seeds of the noise; guided ones over scales and intervals, on two halves of seeds."""
+    guided = net.guided != "no"
+    asked = list(itertools.product(OMEGAS, INTERVALS)) if guided else [(None, None)]
+    jobs = [(nfe, *what, seed, half) for nfe in (1, 2) for what in asked for half, seed in SEEDS]
+    if not guided:
+        jobs += [(nfe, None, None, seed, "report") for nfe in (4, 64) for half, seed in SEEDS if half == "report"]
+    rows = []
+    for nfe, omega, interval, seed, half in jobs:
+        found = judge(net, nfe, N, seed, sampler, omega, interval)
+        t_min, t_max = interval or (0.0, 1.0)
+        row = {"network": name, "nfe": nfe, "omega": omega or 1.0, "t_min": t_min, "t_max": t_max, "half": half}
+        row |= {"seed": seed, "n": N, **{k: found[k] for k in ("fid", "kid", "precision", "recall", "agreement")}}
+        rows.append(row | {"floor": found["floor"]["fid"], "code": training.fingerprint()})
+    return rows
 
 
 def publish(made: Path, ships: Path) -> None:
@@ -134,12 +177,17 @@ def publish(made: Path, ships: Path) -> None:
 
 
 def main(
-    work: Path = Path("runs/fashion"), steps: int | None = None, vae: VAERecipe = VAERecipe(), epochs: int = 8
+    work: Path = Path("runs/fashion"),
+    out: Path = RESULTS,
+    steps: int | None = None,
+    vae: VAERecipe = VAERecipe(),
+    epochs: int = 8,
 ) -> None:
     """Make everything, then replace what ships.
 
     Args:
         work: folder of all that is made on the way.
+        out: folder of the table of results.
         steps: updates of each network; default: the recipe's.
         vae: the autoencoder's recipe.
         epochs: of the classifiers, at most.
@@ -151,7 +199,8 @@ def main(
     autoencoder(made, work, vae)
     references(made)
     prepare()
-    map_jobs(network, RECIPES, work, made, steps)
+    rows = itertools.chain(*map_jobs(network, RECIPES, work, made, steps))
+    write_table(out / "fashion.csv", list(rows))
     publish(made, ships)
 
 
