@@ -120,6 +120,9 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     torch.set_num_threads(1)
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
     out = work / name
+    done = out / "scores.json"
+    if done.exists():
+        return json.loads(done.read_text())
     judge = None
     for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
         if record.step % CURVE_EVERY == recipe.log_every:  # just after a checkpoint
@@ -128,7 +131,9 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     folder = (made if name in SHIPPED else work) / "networks" / name
     about = {"recipe": training.about(out)["recipe"], "latents": training.about(out)["latents"]}
     weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, about, torch.float16)
-    return scores(name, weights.load(folder), judge or judge_of(made, out), training.sampler_of(out))
+    rows = scores(name, weights.load(folder), judge or judge_of(made, out), training.sampler_of(out))
+    checkpoint.write_text(done, json.dumps(rows))
+    return rows
 
 
 def judge_of(made: Path, run: Path):
