@@ -16,6 +16,7 @@ from tqdm import tqdm
 from . import checkpoint, data, training
 from . import weights as trained
 from .data import latents, sources
+from .folders import pretrained
 from .images import grid, save_png, to_uint8
 from .latents import Latents, named
 from .recipes import RECIPES, Recipe
@@ -142,7 +143,7 @@ def sample_(run: Path | None = None, weights: str | None = None, out: Path | Non
 
 
 def evaluate(run: Path, nfe: int = 1, omega: float | None = None, interval: tuple[float, float] | None = None,
-             n: int = 1000, seed: int = 0, extractor: str = "digits", weights: str | None = None,
+             n: int = 1000, seed: int = 0, extractor: str | None = None, weights: str | None = None,
              device: str | None = None) -> None:  # fmt: skip
     """Measure FID, KID, precision and recall of a run, with their floor, and write RUN/evaluation/*.json.
 
@@ -153,30 +154,25 @@ def evaluate(run: Path, nfe: int = 1, omega: float | None = None, interval: tupl
         interval: the times in which it acts; default 0 1.
         n: samples to draw, equally many of each class.
         seed: of the noise.
-        extractor: digits, or a feature extractor of torch-fidelity such as inception-v3-compat.
+        extractor: digits, fashion, or one of torch-fidelity such as inception-v3-compat; default: the data's own.
         weights: file of that extractor's weights; default: torch-fidelity downloads it.
         device: cuda, mps or cpu; default: the best there is.
     """
-    from .fid import Judge  # torch-fidelity takes seconds to import
+    from .fid import Judge, StoredJudge  # torch-fidelity takes seconds to import
 
-    net = training.load_network(run, device)
-    about = training.about(run)
-    judge = Judge(data.load(about["recipe"]["data"]), extractor, weights)
+    net, about = training.load_network(run, device), training.about(run)
+    name = about["recipe"]["data"]
+    extractor = extractor or name
+    if about["latents"]:
+        judge = StoredJudge(pretrained(name), training.images_of(run), extractor, weights)
+    else:
+        judge = Judge(data.load(name), extractor, weights)
     result = judge(net, nfe, n, seed, training.sampler_of(run), omega, interval) | {"run": about}
     out = run / "evaluation" / f"nfe{nfe}{asked(omega, interval)}-n{n}-seed{seed}-{extractor}.json"
     checkpoint.write_text(out, json.dumps(result, indent=1))
-    for name in (
-        "fid",
-        "fid_over_floor",
-        "kid",
-        "precision",
-        "recall",
-        "agreement",
-        "log_prob",
-        "nearest_train",
-        "nearest_train_of_real",
-    ):
-        print(f"{name:22} {result[name]:.4g}" if result[name] is not None else f"{name:22} -")
+    for name, value in result.items():
+        if value is None or isinstance(value, float):
+            print(f"{name:22} {'-' if value is None else f'{value:.4g}'}")
     print(out)
 
 

@@ -205,6 +205,8 @@ class StoredJudge(Judge):
         self, folder: str | Path, images: Callable[[Tensor], Tensor], extractor: str, weights: str | None = None
     ):
         self.images, self.extractor, self.weights = images, extractor, weights
+        if not (Path(folder) / "reference.safetensors").exists():
+            raise ValueError(f"{folder} holds no reference.safetensors: what real images score there is not known.")
         tensors, _ = checkpoint.load(Path(folder) / "reference.safetensors")
         stored = json.loads((Path(folder) / "floors.json").read_text())
         self.real, self.floors = from_features(tensors["features"].float(), stored["about"]), stored["floors"]
