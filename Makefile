@@ -1,11 +1,11 @@
-# make demo | test | lab | claims: each creates the virtual environment if need be; a second run installs nothing.
+# make demo | test | lab | claims | fashion: each creates the virtual environment if need be; a second run installs nothing.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lab lint claims
+.PHONY: demo test lab lint claims fashion
 demo: $(READY)
 	mkdir -p runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/papermill --log-output notebooks/00_quickstart.ipynb runs/demo/00_quickstart.ipynb -p out runs/demo
@@ -18,6 +18,9 @@ test: $(READY) lint
 claims: $(READY)
 	for experiment in stability knobs digits quality guidance ablation behaviour claims; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$experiment || exit 1; done
+
+fashion: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.fashion
 
 lint: $(READY)
 	$(BIN)/ruff check .

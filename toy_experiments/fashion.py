@@ -14,6 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from imf_lite.data import fashion, latents, sources
 from imf_lite.extractors import Classifier, fashion_net, train_classifier
 from imf_lite.folders import data_folder, pretrained
 from imf_lite.latents import Latents
+from imf_lite.sampling import generate
 from imf_lite.vae import load_vae
 from imf_lite.vae_training import VAERecipe, train_vae
 
@@ -171,6 +173,24 @@ def scores(name: str, net, judge, sampler) -> list[dict]:
     return rows
 
 
+@torch.no_grad()
+def memory(made: Path, out: Path) -> None:
+    """Whether samples are copies: distances to the nearest training image, of samples and test images; some pairs."""
+    net, about = (f(made / "networks" / "fashion_imf") for f in (weights.load, weights.about))
+    samples, y = generate(net, N, 1, seed=0, omega=2.0)
+    samples = Latents(**about["latents"]).images(samples)
+    train, test = (fashion.load_images(split)[0] for split in ("train", "test"))
+    flat = train.flatten(1).float()
+    found = {}
+    for name, images in (("samples", samples), ("test", test[:N])):
+        near = [torch.cdist(part.flatten(1).float(), flat).min(1) for part in images.split(250)]
+        distance = torch.cat([d.values for d in near])
+        found[f"{name}_distance"] = distance.numpy() / train[0].numel() ** 0.5  # RMS, in grey levels
+        found[f"{name}_nearest"] = train[torch.cat([d.indices for d in near])[:30]].numpy()
+        found[name] = images[:30].numpy()
+    np.savez_compressed(out / "fashion.npz", y=y[:30].numpy(), **found)
+
+
 def publish(made: Path, ships: Path) -> None:
     """Replace what ships by what was made, each file at once."""
     for path in sorted(p for p in made.rglob("*") if p.is_file()):
@@ -206,6 +226,7 @@ def main(
     prepare()
     rows = itertools.chain(*map_jobs(network, RECIPES, work, made, steps))
     write_table(out / "fashion.csv", list(rows))
+    memory(made, out)
     publish(made, ships)
 
 
