@@ -2,8 +2,8 @@
 
 `torch.func.jvp` is general, and pays for it: an interpreter on top of every operation; products with the
 tangents of weights, which are zero (three matrix products for a Linear where two do); norms and attention
-taken apart into many small operations. `jvp` here has the same values for less: 1.2 times faster at DiT-B/2,
-2 times at small sizes. Nothing in a network has to know.
+taken apart into many small operations. `jvp` here gives the same values for less (benchmarks/step_cost.py
+says how much). Nothing in a network has to know.
 """
 
 from __future__ import annotations
@@ -23,30 +23,37 @@ def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, .
 
     Where a gradient is wanted, or while compiling, it is torch.func.jvp: there is nothing to gain.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return torch.func.jvp(f, at, along)
-    with forward_ad.dual_level(), ShortRules():
-        value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))
-        return value, torch.zeros_like(value) if rate is None else rate
+        with forward_ad.dual_level(), ShortRules():
+            value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))
+            return value, torch.zeros_like(value) if rate is None else rate
 
 
 class ShortRules(TorchFunctionMode):
-    """Sends operations with constants, norms and attention by a shorter way."""
+    """Sends operations with constants, norms and attention by a shorter way; all else, the usual one."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is F.linear:
-            return ShortLinear.apply(*args, *((None,) if len(args) == 2 else ()), **kwargs)
-        if func is F.rms_norm and kwargs.get("weight") is not None and len(args[1]) == 1:
-            return ShortNorm.apply(args[0], kwargs["weight"], kwargs["eps"])
+        if func is F.linear and not kwargs and still(*args[1:]):
+            return ShortLinear.apply(*args, *((None,) if len(args) == 2 else ()))
+        if func is F.rms_norm and len(args[1]) == 1:
+            weight, eps = kwargs.get("weight"), kwargs.get("eps")
+            if weight is not None and eps is not None and still(weight):
+                return ShortNorm.apply(args[0], weight, eps)
         if func is F.scaled_dot_product_attention and len(args) == 3 and not kwargs:
             return ShortAttention.apply(*args)[0]
-        if func is torch.Tensor.mul and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
+        if func is torch.Tensor.mul and not kwargs and all(isinstance(a, Tensor) for a in args):
             for x, c in (args, args[::-1]):
-                if forward_ad.unpack_dual(c).tangent is None:
+                if still(c):
                     return ShortProduct.apply(x, c)
         return func(*args, **kwargs)
+
+
+def still(*tensors: Tensor | None) -> bool:
+    """Whether none of these moves."""
+    return all(x is None or forward_ad.unpack_dual(x).tangent is None for x in tensors)
 
 
 class ShortLinear(torch.autograd.Function):

@@ -43,6 +43,9 @@ RULES = {
     "norm": lambda x, c: F.rms_norm(x, (6,), weight=c[0], eps=1e-3) * F.rms_norm(x, (6,)),
     "attention": lambda x, c: F.scaled_dot_product_attention(x[None], x[None] * 2, c[None])[0],
     "masked attention": lambda x, c: F.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True)[0],
+    "norm, other calls": lambda x, c: F.rms_norm(x, (6,), weight=c[0]) + F.rms_norm(x, (5, 6), weight=c, eps=1e-3),
+    "a weight that moves": lambda x, c: F.linear(c, x.T @ c, x[0]) + F.rms_norm(x, (6,), weight=x[0], eps=1e-3),
+    "by keyword": lambda x, c: F.linear(x, weight=c, bias=c[0, :5]) @ c + x.mul(other=c),
     "broadcast": lambda x, c: x[:, :1] * c + c[:1] * x,
 }
 
@@ -53,8 +56,8 @@ def test_every_short_rule(name):
     x, x_t, c = (torch.randn(5, 6, dtype=torch.float64, generator=g) for _ in range(3))
     with sdpa_kernel(SDPBackend.MATH):
         expected = torch.func.jvp(lambda x: RULES[name](x, c), (x,), (x_t,))
-        with torch.no_grad():
-            found = jvp(lambda x: RULES[name](x, c), (x,), (x_t,))
+    with torch.no_grad():
+        found = jvp(lambda x: RULES[name](x, c), (x,), (x_t,))
     for a, b in zip(found, expected, strict=True):
         assert_close(a, b, rtol=1e-11, atol=1e-11)
 

@@ -30,6 +30,7 @@ from .measured import (
     plane_spread,
     spikes,
     spread,
+    token_counts,
     tokens_or_adaln,
     widths,
 )
@@ -153,6 +154,7 @@ CLAIMS = [
         "ablation",
         FULL,
     ),
+    Claim("... with several tokens a condition", "20 in all (not ablated)", token_counts, N6, "ablation", FULL),
     Claim("SwiGLU, RMSNorm, RoPE: better FID", "4.09 → 3.82 (B/2)", modern_blocks, ABLATION, "ablation", FULL),
     Claim("1-NFE FID 1.72, 2-NFE 1.54 at ImageNet-256", "1.72, 1.54 (XL/2, 640 epochs)", command=FULL),
 ]

@@ -157,6 +157,13 @@ def tokens_or_adaln() -> str:
     )
 
 
+def token_counts() -> str:
+    """FID by the number of condition tokens."""
+    rows = {5: "5 tokens", 10: "modern", 20: "20 tokens"}
+    parts = [f"{n} tokens {rows_of(row, 'fid1')}, {rows_of(row, 'best1')}" for n, row in rows.items()]
+    return "digits, FID / floor at ω = 1 and at the best ω: " + "; ".join(parts)
+
+
 def modern_blocks() -> str:
     """Classic against modern blocks, in context."""
     return f"digits, small transformers, best FID / floor: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"

@@ -50,7 +50,7 @@ class Attention(nn.Module):
             proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope)
-        x = F.scaled_dot_product_attention(q, k, v)  # losses.slope picks its differentiable form
+        x = F.scaled_dot_product_attention(q, k, v)  # forward_mode.jvp picks its differentiable form
         return self.out_proj(x.transpose(1, 2).flatten(-2))  # (B, S, D)
 
 
