@@ -63,7 +63,8 @@ def prepare(source: tyro.conf.Positional[str], vae: str | None = None, out: Path
     """Encode a data set's images by an autoencoder, once; the same command again resumes.
 
     Args:
-        source: fashion (torchvision's download or Debian's package), or a folder with train/CLASS/*.JPEG.
+        source: fashion (torchvision's download or Debian's package), or a folder with train/CLASS/*.JPEG, and perhaps
+            test/CLASS/*.JPEG.
         vae: autoencoder: stabilityai/sd-vae-ft-mse (default), or a local folder; fashion has its own.
         out: folder of the latents; default: latents/SOURCE in the data folder.
         size: side to which a folder's images are cropped.
@@ -87,7 +88,7 @@ def prepare(source: tyro.conf.Positional[str], vae: str | None = None, out: Path
     if extractor:
         from .fid import extract  # torch-fidelity takes seconds to import
 
-        features = partial(extract, extractor=extractor, weights=weights)
+        features = extractor, partial(extract, extractor=extractor, weights=weights)
     for split, images in found.items():
         progress = latents.prepare(images, net, vae, out / split, features, batch, workers, where)
         for name, error in latents.prepared(progress, split):

@@ -60,7 +60,10 @@ def digits_classifier() -> tuple[Classifier, str]:
 
 def fashion_classifier() -> tuple[Classifier, str]:
     """Fashion-MNIST's classifier and the SHA-256 of its weights, as shipped."""
-    return load_classifier(fashion_net(), pretrained("fashion") / "classifier.safetensors")
+    path = pretrained("fashion") / "classifier.safetensors"
+    if not path.exists():
+        raise ValueError(f"{path} is not there: make it with `make fashion`.")
+    return load_classifier(fashion_net(), path)
 
 
 def fashion_net() -> Classifier:

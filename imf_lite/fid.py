@@ -60,6 +60,8 @@ def extract(images: Tensor, extractor: str = "digits", weights: str | None = Non
 @cache
 def loaded(extractor: str, weights: str | None, device: str):
     """torch-fidelity's extractor with the layer that FID reads, loaded once."""
+    if extractor not in FEATURE_EXTRACTORS_REGISTRY:
+        raise ValueError(f"no extractor {extractor!r}; there is: {', '.join(FEATURE_EXTRACTORS_REGISTRY)}.")
     layer = FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric("fid")
     return create_feature_extractor(
         extractor, [layer], cuda=device == "cuda", feature_extractor_weights_path=weights, verbose=False
@@ -88,8 +90,8 @@ def compare(features: Tensor, real: Reference) -> dict[str, float | None]:
 
     Against statistics alone there is only FID; the others are None.
     """
-    ours = {k: v.astype(real.statistics[k].dtype) for k, v in fid_features_to_statistics(features).items()}
-    found = fid_statistics_to_metric(ours, real.statistics, verbose=False)
+    pair = (fid_features_to_statistics(features), real.statistics)
+    found = fid_statistics_to_metric(*({k: s[k].astype(float) for k in ("mu", "sigma")} for s in pair), verbose=False)
     if real.features is not None:
         size = min(100, len(features), len(real.features))
         found |= kid_features_to_metric(features, real.features, kid_subset_size=size, verbose=False)
@@ -206,7 +208,7 @@ class StoredJudge(Judge):
     ):
         self.images, self.extractor, self.weights = images, extractor, weights
         if not (Path(folder) / "reference.safetensors").exists():
-            raise ValueError(f"{folder} holds no reference.safetensors: what real images score there is not known.")
+            raise ValueError(f"{folder} holds no reference.safetensors: it ships with the package, or `make fashion`.")
         tensors, _ = checkpoint.load(Path(folder) / "reference.safetensors")
         stored = json.loads((Path(folder) / "floors.json").read_text())
         self.real, self.floors = from_features(tensors["features"].float(), stored["about"]), stored["floors"]

@@ -56,6 +56,8 @@ def named(normalisation: Normalisation, vae: str, fitted: dict[str, list[float]]
     """The latents of an autoencoder under a normalisation by name. Raises ValueError where it cannot be meant."""
     if normalisation == "fitted" and fitted is None:
         raise ValueError("a fitted normalisation comes from prepared data: choose 'imf' or 'mf' here.")
+    if normalisation not in ("fitted", *CONSTANTS):
+        raise ValueError(f"normalisation = {normalisation!r}; choose 'imf', 'mf' or 'fitted'.")
     mean, std = (fitted["mean"], fitted["std"]) if normalisation == "fitted" else CONSTANTS[normalisation]
     if fitted is not None and len(fitted["mean"]) != len(mean):
         raise ValueError(

@@ -89,7 +89,7 @@ def train(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
     )
     objective = Objective(net, recipe.method, recipe.p, recipe.c, guidance.rule(recipe.method, recipe.guidance), slope)
-    loss = torch.compile(objective) if compile else objective
+    loss = torch.compile(objective, dynamic=False) if compile else objective
     state = checkpoint.State(net, optimizer)
     open_run(recipe, out, shape, data, state)
 

@@ -19,6 +19,8 @@ def load_vae(name: str | Path):
         raise ValueError("images are decoded by diffusers: `pip install diffusers`, or leave out the VAE.") from error
     logging.set_verbosity_error()  # it recommends accelerate, which a frozen VAE does not need
     where = pretrained("fashion") / "vae" if name == "fashion" else name
+    if name == "fashion" and not where.exists():
+        raise ValueError(f"{where} is not there: make it with `make fashion`.")
     try:
         return AutoencoderKL.from_pretrained(str(where)).eval().requires_grad_(False)
     except OSError as error:

@@ -37,7 +37,7 @@ class VAERecipe:
     steps: int = 3000
     batch: int = 64
     lr: float = 2e-3
-    """of AdamW, falling linearly to 0"""
+    """of AdamW, after 100 updates of warm-up falling linearly to 0"""
     ema: float = 0.995
     seed: int = 0
     save_every: int = 250
@@ -66,12 +66,15 @@ def train_vae(images: Tensor, recipe: VAERecipe, eye: Classifier, out: str | Pat
     """Train on uint8 images (N, C, H, W), yielding (step, loss); the averaged weights end in `out`/vae.
 
     eye: a trained classifier whose maps the perceptual term compares.
-    Raises ValueError where `out` holds another run.
+    Raises ValueError where `out` holds another run, RuntimeError for a gradient that is not finite.
     """
     out = Path(out)
-    about = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    data = {"images": checkpoint.digest({"images": images}), "eye": checkpoint.digest(eye.state_dict())}
+    about = json.loads(json.dumps(dataclasses.asdict(recipe))) | data
     if (out / "vae.json").exists() and json.loads((out / "vae.json").read_text()) != about:
-        raise ValueError(f"{out} holds an autoencoder of another recipe: choose another folder, or delete it.")
+        raise ValueError(
+            f"{out} holds an autoencoder of another recipe, or of other images: choose another folder, or delete it."
+        )
     checkpoint.write_text(out / "vae.json", json.dumps(about, indent=1))
     vae = build_vae(recipe, tuple(images.shape[1:])).to(memory_format=torch.channels_last)
     # not fused: the fused kernel would read restored moments, which are not channels-last, in the wrong order
@@ -86,7 +89,7 @@ def train_vae(images: Tensor, recipe: VAERecipe, eye: Classifier, out: str | Pat
         optimizer.zero_grad(set_to_none=True)
         loss = vae_loss(vae, x, recipe, eye, g)
         loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
+        nn.utils.clip_grad_norm_(weights, 1.0, error_if_nonfinite=True)  # before the weights are touched
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * min(1, (state.step + 1) / 100) * (1 - state.step / recipe.steps)
         optimizer.step()

@@ -115,6 +115,12 @@ def test_preparing_twice_changes_nothing_and_a_kill_costs_a_batch(little_fashion
         latents.load(tmp_path / "cut", "fitted")
     with open(tmp_path / "cut" / "moments.f32", "ab") as file:
         file.write(b"half a row")  # what a kill in the middle of a write leaves
+    with open(tmp_path / "cut" / "labels.i64", "r+b") as file:
+        kept = file.read()
+        file.truncate(8)  # what a power failure may leave
+    with pytest.raises(ValueError, match=r"labels.i64 is shorter than it was"):
+        all_of(source, grey_vae, tmp_path / "cut", batch=16)
+    (tmp_path / "cut" / "labels.i64").write_bytes(kept)
     went_on = all_of(source, grey_vae, tmp_path / "cut", batch=16)
     assert went_on[0].read in (32, 48) and went_on[-1].read == 200
     for name in ("moments.f32", "labels.i64", "meta.json"):
@@ -153,6 +159,7 @@ def test_corrupt_images_are_named_counted_and_left_out(pictures, tmp_path):
     )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that takes nothing")
 def test_a_full_disk_is_seen_before_and_survived_during(little_fashion, grey_vae, tmp_path, monkeypatch):
     source, out = sources.Fashion("train"), tmp_path / "cache"
     with monkeypatch.context() as m:
@@ -162,15 +169,40 @@ def test_a_full_disk_is_seen_before_and_survived_during(little_fashion, grey_vae
     steps = latents.prepare(source, load_vae(grey_vae), str(grey_vae), out, batch=16, save_every=1)
     next(steps)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as m:
-        m.setattr(latents.np, "ascontiguousarray", full)
+    with monkeypatch.context() as m, open("/dev/full", "r+b", buffering=0) as full:
+        m.setattr(latents.Writer, "sync", lambda self: self.files.update(dict.fromkeys(self.files, full)))
         with pytest.raises(ValueError, match=r"No space left on device.*make room, then run the same command again"):
             list(steps)
     all_of(source, grey_vae, out, batch=16)
     assert len(latents.load(out, "fitted")[0]) == 200
+
+
+def test_trouble_with_the_machine_is_not_taken_for_corrupt_images(little_fashion, grey_vae, tmp_path):
+    source = sources.Fashion("train")
+
+    class Unmounted(sources.Fashion):
+        def __getitem__(self, i):
+            if i >= 20:
+                raise OSError(5, "Input/output error")
+            return super().__getitem__(i)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        all_of(Unmounted("train"), grey_vae, tmp_path / "cache", batch=16, save_every=1)
+    assert all_of(source, grey_vae, tmp_path / "cache", batch=16)[0].read == 32  # from where it stopped
+
+
+def test_features_and_statistics_from_the_same_pass(little_fashion, grey_vae, tmp_path):
+    source = sources.Fashion("train")
+
+    def halves(images):
+        return images.float().unflatten(2, (2, -1)).mean((1, 3, 4))
+
+    all_of(source, grey_vae, tmp_path / "cache", features=("halves", halves))
+    with np.load(tmp_path / "cache" / "statistics.npz") as found:
+        expected = halves(source.images).double().numpy()
+        assert np.allclose(found["mu"], expected.mean(0)) and np.allclose(found["sigma"], np.cov(expected.T))
+    with pytest.raises(ValueError, match="extractor was 'halves', is 'others'"):
+        all_of(source, grey_vae, tmp_path / "cache", features=("others", halves))
 
 
 def test_adm_crop():
@@ -234,8 +266,8 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "map_jobs", lambda f, jobs, *args: [f(job, *args) for job in jobs])
     for name, value in (("N", 20), ("OMEGAS", (1.0, 2.0)), ("SEEDS", (("choose", 1), ("report", 0)))):
         monkeypatch.setattr(pipeline, name, value)
-    pipeline.main(work, work, steps=3, vae=GREY, epochs=1)
-    rows = read_table(work / "fashion.csv")
+    pipeline.main(work, little_fashion / "out", steps=3, vae=GREY, epochs=1, ship=ships / "fashion")
+    rows = read_table(little_fashion / "out" / "fashion.csv")
     assert {r["network"] for r in rows} == set(pipeline.RECIPES) and {r["nfe"] for r in rows} == {1, 2, 4, 64}
     made = ships / "fashion"
     assert {p.name for p in made.iterdir()} >= {"classifier.safetensors", "vae", "floors.json", "networks"}
@@ -248,10 +280,12 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     assert np.isfinite(result["fid"]) and result["protocol"]["extractor"] == "fashion" and "nearest_train" not in result
     with pytest.raises(ValueError, match="was measured for n = 20, not 30"):
         judge(net, n=30)
-    before = {p: p.stat().st_mtime_ns for p in work.rglob("*.json*")}
+    before = {p: p.stat().st_mtime_ns for p in work.rglob("*.jsonl")}
     monkeypatch.setenv("IMF_LITE_PRETRAINED", str(ships))
-    pipeline.main(work, work, steps=3, vae=GREY, epochs=1)  # all is there
+    pipeline.main(work, little_fashion / "out", steps=3, vae=GREY, epochs=1)  # all is there
     assert {p: p.stat().st_mtime_ns for p in before} == before
+    with pytest.raises(ValueError, match=r"holds a run with .*choose another folder"):
+        pipeline.main(work, little_fashion / "out", steps=4, vae=GREY, epochs=1)
     imf = made / "networks" / "fashion_imf"
     run(monkeypatch, "sample", "--weights", imf, "--omega", 2, "--rows", 1, "--out", work / "a.png")
     assert Image.open(work / "a.png").size == (640, 64)

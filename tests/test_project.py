@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from packaging.requirements import Requirement
+from PIL import Image
 from test_weights import SMALL, released_names, save_tiny_vae
 
 if sys.version_info >= (3, 11):
@@ -106,12 +107,15 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.save(released_names(build(SMALL, (4, 32, 32), 20)), "iMF-B-2.pth")  # in place of the downloads
     save_tiny_vae(tmp_path / "sd-vae")
+    for k in range(2):
+        (tmp_path / "FOLDER" / "train" / f"class{k}").mkdir(parents=True)
+        Image.new("RGB", (300, 280)).save(tmp_path / "FOLDER" / "train" / f"class{k}" / "a.JPEG")
     for command in commands:
         words = shlex.split(command)
         match words[0]:
             case "git" | "cd":  # where the project comes from
                 pass
-            case "hf":  # network access, named as such
+            case ".venv/bin/hf":  # network access, named as such
                 assert words[1] == "download"
             case "make":
                 subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)

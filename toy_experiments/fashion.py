@@ -23,6 +23,7 @@ from imf_lite import checkpoint, recipes, training, weights
 from imf_lite.data import fashion, latents, sources
 from imf_lite.extractors import Classifier, fashion_net, train_classifier
 from imf_lite.folders import data_folder, pretrained
+from imf_lite.guidance import Fixed
 from imf_lite.latents import Latents
 from imf_lite.sampling import generate
 from imf_lite.vae import load_vae
@@ -51,7 +52,9 @@ def classifiers(made: Path, work: Path, epochs: int) -> None:
     for path, (make, full, seed) in jobs.items():
         if not path.exists():
             net = train_classifier(make, *fashion.load_images("train"), min(epochs, full), batch=128, seed=seed)
-            checkpoint.write(path, rounded(net))
+            tensors = rounded(net)
+            checkpoint.write(path, tensors)
+            net.load_state_dict(tensors)  # what is kept is what is measured
             print(f"{path.name}: {100 * accuracy(net):.2f} % of the test split")
 
 
@@ -63,7 +66,7 @@ def accuracy(net: Classifier) -> float:
 
 
 def rounded(net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A network's tensors, floating-point ones as fp16: half the size; everything is measured on these."""
+    """A network's tensors, floating-point ones as fp16: half the size."""
     return {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
 
 
@@ -74,9 +77,9 @@ def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
     eye = eye_net()
     eye.load_state_dict(checkpoint.load(work / "eye.safetensors")[0])
     images, _ = fashion.load_images("train")
-    steps = train_vae(images, recipe, eye.eval().requires_grad_(False), work / "autoencoder")
-    with tqdm(steps, total=recipe.steps, desc="autoencoder", unit="update") as bar:
-        for step, loss in bar:
+    updates = train_vae(images, recipe, eye.eval().requires_grad_(False), work / "autoencoder")
+    with tqdm(total=recipe.steps, desc="autoencoder", unit="update") as bar:
+        for step, loss in updates:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
     load_vae(work / "autoencoder" / "vae").half().save_pretrained(work / "half")
@@ -121,21 +124,18 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     """Train one recipe, keep its averaged weights, without v-branch, as fp16, and measure those; rows of the table."""
     torch.set_num_threads(1)
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
-    out = work / name
-    done = out / "scores.json"
-    if done.exists():
-        return json.loads(done.read_text())
-    judge = None
+    out, judge, record = work / name, None, None
     for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
         if record.step % CURVE_EVERY == recipe.log_every:  # just after a checkpoint
             judge = judge or judge_of(made, out)
             follow(judge, out, record)
+    judge = judge or judge_of(made, out)
+    if record:
+        follow(judge, out, record)
     folder = (made if name in SHIPPED else work) / "networks" / name
     about = {"recipe": training.about(out)["recipe"], "latents": training.about(out)["latents"]}
     weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, about, torch.float16)
-    rows = scores(name, weights.load(folder), judge or judge_of(made, out), training.sampler_of(out))
-    checkpoint.write_text(done, json.dumps(rows))
-    return rows
+    return scores(name, recipe, weights.load(folder), judge, out)
 
 
 def judge_of(made: Path, run: Path):
@@ -156,21 +156,27 @@ def follow(judge, out: Path, record: training.Record) -> None:
         checkpoint.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
 
 
-def scores(name: str, net, judge, sampler) -> list[dict]:
-    """What a network scores, over seeds of the noise; guided ones over scales and intervals, on two halves of seeds."""
-    guided = net.guided != "no"
-    asked = list(itertools.product(OMEGAS, INTERVALS)) if guided else [(None, None)]
-    jobs = [(nfe, *what, seed, half) for nfe in (1, 2) for what in asked for half, seed in SEEDS]
-    if not guided:
-        jobs += [(nfe, None, None, seed, "report") for nfe in (4, 64) for half, seed in SEEDS if half == "report"]
-    rows = []
-    for nfe, omega, interval, seed, half in jobs:
-        found = judge(net, nfe, N, seed, sampler, omega, interval)
+def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dict]:
+    """What a network scores, over seeds of the noise; guided ones over scales and intervals, on two halves of seeds.
+
+    Each measurement is kept, and not made again.
+    """
+    asked = list(itertools.product(OMEGAS, INTERVALS)) if net.guided != "no" else [(None, None)]
+    jobs = [(nfe, *what, *seed) for nfe in (1, 2) for what in asked for seed in SEEDS]
+    if net.guided == "no":
+        jobs += [(nfe, None, None, *seed) for nfe in (4, 64) for seed in SEEDS if seed[0] == "report"]
+    baked = recipe.guidance.omega if isinstance(recipe.guidance, Fixed) else 1.0
+    done, path = [], out / "scores.jsonl"
+    if path.exists():
+        done = [json.loads(line) for line in path.read_text().splitlines()]
+    for nfe, omega, interval, half, seed in jobs[len(done) :]:
+        found = judge(net, nfe, N, seed, training.sampler_of(out), omega, interval)
         t_min, t_max = interval or (0.0, 1.0)
-        row = {"network": name, "nfe": nfe, "omega": omega or 1.0, "t_min": t_min, "t_max": t_max, "half": half}
+        row = {"network": name, "nfe": nfe, "omega": omega or baked, "t_min": t_min, "t_max": t_max, "half": half}
         row |= {"seed": seed, "n": N, **{k: found[k] for k in ("fid", "kid", "precision", "recall", "agreement")}}
-        rows.append(row | {"floor": found["floor"]["fid"], "code": training.fingerprint()})
-    return rows
+        done.append(row | {"floor": found["floor"]["fid"], "code": training.fingerprint()})
+        checkpoint.write_text(path, "".join(json.dumps(row) + "\n" for row in done))
+    return done
 
 
 @torch.no_grad()
@@ -201,12 +207,21 @@ def publish(made: Path, ships: Path) -> None:
         checkpoint.replace(temporary, target)
 
 
+def begin(work: Path, **settings) -> None:
+    """Note what is made in a folder. Raises ValueError where that was something else."""
+    path, settings = work / "settings.json", json.loads(json.dumps(settings, default=vars))
+    if path.exists() and (found := json.loads(path.read_text())) != settings:
+        raise ValueError(f"{work} holds a run with {found}, not {settings}: choose another folder (--work).")
+    checkpoint.write_text(path, json.dumps(settings))
+
+
 def main(
     work: Path = Path("runs/fashion"),
     out: Path = RESULTS,
     steps: int | None = None,
     vae: VAERecipe = VAERecipe(),
     epochs: int = 8,
+    ship: Path | None = None,
 ) -> None:
     """Make everything, then replace what ships.
 
@@ -216,18 +231,27 @@ def main(
         steps: updates of each network; default: the recipe's.
         vae: the autoencoder's recipe.
         epochs: of the classifiers, at most.
+        ship: what is replaced at the end; default: what ships with the package, unless steps, vae or epochs say
+            otherwise: then nothing.
     """
-    ships, made = pretrained("fashion"), (work / "pretrained" / "fashion").resolve()
+    if ship is None and (steps, vae, epochs) == (None, VAERecipe(), 8):
+        ship = pretrained("fashion")
+    made = (work / "pretrained" / "fashion").resolve()
     made.mkdir(parents=True, exist_ok=True)
+    begin(work, steps=steps, vae=vae, epochs=epochs)
     os.environ["IMF_LITE_PRETRAINED"] = str(made.parent)  # "fashion" means what is made here, in workers too
     classifiers(made, work, epochs)
     autoencoder(made, work, vae)
     references(made)
     prepare()
     rows = itertools.chain(*map_jobs(network, RECIPES, work, made, steps))
-    write_table(out / "fashion.csv", list(rows))
-    memory(made, out)
-    publish(made, ships)
+    write_table(work / "fashion.csv", list(rows))
+    memory(made, work)
+    if ship:
+        for name in ("fashion.csv", "fashion.npz"):
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(work / name, out / name)
+        publish(made, ship)
 
 
 if __name__ == "__main__":

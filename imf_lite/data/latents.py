@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ..latents import Latents, named
 from .sources import Readable, Source
 
 CHUNK = 4096
+DTYPES = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
 
 
 class Progress(NamedTuple):
@@ -63,58 +65,82 @@ class LatentSplit:
 
 
 def prepare(
-    source: Source, vae, vae_name: str, out: str | Path, features: Callable[[Tensor], Tensor] | None = None,
+    source: Source, vae, vae_name: str, out: str | Path, features: tuple[str, Callable[[Tensor], Tensor]] | None = None,
     batch: int = 64, workers: int = 0, device: str = "cpu", save_every: int = 50,
 ) -> Iterator[Progress]:  # fmt: skip
     """Encode a source into the cache `out`, yielding after each batch; the same call again resumes.
 
-    vae: diffusers' AutoencoderKL, called vae_name. features: also keep this function of the uint8 images,
-    (B, F), and their mean and covariance, as statistics.npz.
+    vae: diffusers' AutoencoderKL, called vae_name. features: (name, function) of the uint8 images, (B, F), to be
+    kept too, with mean and covariance as statistics.npz.
     Raises ValueError for a cache of something else, a disk too small, or one that fills up.
     """
     out, total = Path(out), len(source)
     if vae.config.in_channels != source.shape[0]:
         raise ValueError(f"{vae_name} encodes {vae.config.in_channels} channels; the images have {source.shape[0]}.")
-    example = torch.zeros(1, *source.shape, dtype=torch.uint8)
-    rows = {"moments.f32": encode(vae, example, device)[0], "labels.i64": np.zeros((), np.int64)}
-    if features is not None:
-        rows["features.f32"] = features(example)[0].float().numpy()
+
+    def arrays(images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        found = {"moments.f32": encode(vae, images, device), "labels.i64": labels.numpy()}
+        return found | ({"features.f32": features[1](images).float().numpy()} if features else {})
+
+    example = arrays(torch.zeros(1, *source.shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     about = {
         "source": source.about,
         "count": total,
         "shape": list(source.shape),
         "vae": vae_name,
         "vae_sha256": checkpoint.digest({k: v.cpu() for k, v in vae.state_dict().items()}),
+        "extractor": features[0] if features else None,
         "classes": source.classes,
-        "arrays": {name: list(row.shape) for name, row in rows.items()},
+        "arrays": {name: list(array.shape[1:]) for name, array in example.items()},
     }
     read, corrupt = begin(out, about)
     if read is None:
         return
-    check_disk(out, (total - read) * sum(row.nbytes for row in rows.values()))
+    check_disk(out, (total - read) * sum(array.nbytes for array in example.values()))
     loader = DataLoader(Readable(source, read), batch, num_workers=workers)
-    files = {name: open(out / name, "r+b") for name in rows}  # noqa: SIM115 (closed below)
-    try:
+    with Writer(out, list(example)) as writer:
         for k, (index, images, labels, errors) in enumerate(loader):
-            arrays = {"moments.f32": encode(vae, images, device), "labels.i64": labels.numpy()}
-            if features is not None:
-                arrays["features.f32"] = features(images).float().numpy()
-            for name, file in files.items():
-                file.seek(int(index[0]) * rows[name].nbytes)
-                file.write(np.ascontiguousarray(arrays[name]).tobytes())
+            writer.write(int(index[0]), arrays(images, labels))
             corrupt += [(source.name(int(i)), e) for i, e in zip(index, errors, strict=True) if e]
             read = int(index[-1]) + 1
             if k % save_every == save_every - 1 or read == total:
-                for file in files.values():
-                    file.flush()
+                writer.sync()  # first the rows, then the note that they are there
                 keep(out, about, read, corrupt)
             yield Progress(read, total, corrupt)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written ({error}): make room, then run the same command again.") from error
-    finally:
-        for file in files.values():
-            file.close()
     finish(out, about, corrupt)
+
+
+class Writer:
+    """Writes rows of a cache's arrays at their places. Raises ValueError where the disk takes no more."""
+
+    def __init__(self, out: Path, names: list[str]):
+        self.out = out
+        self.files = {name: open(out / name, "r+b", buffering=0) for name in names}  # noqa: SIM115
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def write(self, first: int, arrays: dict[str, np.ndarray]) -> None:
+        """Rows from `first` on."""
+        try:
+            for name, array in arrays.items():
+                raw = np.ascontiguousarray(array).tobytes()
+                self.files[name].seek(first * (len(raw) // len(array)))
+                if self.files[name].write(raw) != len(raw):
+                    raise OSError("the disk is full")
+        except OSError as error:
+            raise ValueError(
+                f"{self.out} cannot be written ({error}): make room, then run the same command again."
+            ) from error
+
+    def sync(self) -> None:
+        """Bring all rows to the disk."""
+        for file in self.files.values():
+            os.fsync(file.fileno())
 
 
 @torch.no_grad()
@@ -136,10 +162,14 @@ def begin(out: Path, about: dict) -> tuple[int | None, list]:
                 )
             if name == "meta.json":
                 return None, found["corrupt"]
+            for array in about["arrays"]:
+                if size(out, array) < found["read"] * row_bytes(array, about):
+                    raise ValueError(f"{out / array} is shorter than it was: delete the folder and prepare it again.")
             return found["read"], [tuple(c) for c in found["corrupt"]]
     out.mkdir(parents=True, exist_ok=True)
     for name in about["arrays"]:
         (out / name).write_bytes(b"")
+    keep(out, about, 0, [])
     return 0, []
 
 
@@ -156,8 +186,7 @@ def finish(out: Path, about: dict, corrupt: list) -> None:
         raise ValueError(f"no image of {about['source']} could be read; the first: {corrupt[0]}.")
     mean, std = fit(split["moments.f32"], rows)
     if "features.f32" in split:
-        found = split["features.f32"][rows]
-        np.savez(out / "statistics.npz", mu=found.mean(0, dtype=np.float64), sigma=np.cov(found, rowvar=False))
+        np.savez(out / "statistics.npz", **statistics(split["features.f32"], rows))
     meta = {
         "about": about,
         "corrupt": corrupt,
@@ -178,6 +207,14 @@ def fit(moments: np.ndarray, rows: np.ndarray) -> tuple[list[float], list[float]
         second += (mean**2 + std**2).sum((0, 2, 3))
         total += mean[:, 0].size
     return (first / total).tolist(), np.sqrt(second / total - (first / total) ** 2).tolist()
+
+
+def statistics(features: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean (F,) and covariance (F, F) of features (N, F) in float64, a chunk at a time."""
+    parts = np.array_split(rows, max(1, len(rows) // CHUNK))
+    mu = sum(features[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
+    centred = (features[part].astype(np.float64) - mu for part in parts)
+    return {"mu": mu, "sigma": sum(c.T @ c for c in centred) / (len(rows) - 1)}
 
 
 def load(folder: str | Path, normalisation: str) -> tuple[LatentSplit, int]:
@@ -211,12 +248,22 @@ def verify(folder: str | Path) -> None:
 
 def opened(folder: Path, name: str, about: dict) -> np.ndarray:
     """One array of a cache, read-only, from disk. Raises ValueError for a file of the wrong size."""
-    dtype = {"f32": np.float32, "i64": np.int64}[name.rsplit(".", 1)[1]]
-    shape = (about["count"], *about["arrays"][name])
-    expected, found = int(np.prod(shape)) * np.dtype(dtype).itemsize, (folder / name).stat().st_size
-    if found != expected:
-        raise ValueError(f"{folder / name} has {found} bytes, not {expected}: delete the folder and prepare it again.")
-    return np.memmap(folder / name, dtype, "r", shape=shape)
+    shape, expected = (about["count"], *about["arrays"][name]), about["count"] * row_bytes(name, about)
+    if size(folder, name) != expected:
+        raise ValueError(
+            f"{folder / name} has {size(folder, name)} bytes, not {expected}: delete the folder and prepare it again."
+        )
+    return np.memmap(folder / name, DTYPES[name[-3:]], "r", shape=shape)
+
+
+def row_bytes(name: str, about: dict) -> int:
+    """Bytes of one row of an array."""
+    return int(np.prod(about["arrays"][name])) * DTYPES[name[-3:]].itemsize
+
+
+def size(folder: Path, name: str) -> int:
+    """Bytes of an array's file; 0 where there is none."""
+    return (folder / name).stat().st_size if (folder / name).exists() else 0
 
 
 def sha256(path: Path) -> str:

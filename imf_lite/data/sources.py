@@ -5,6 +5,7 @@ A source has `shape`, `classes`, `about` (what it is, in words) and `name(i)`, f
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -61,7 +62,8 @@ class Folder:
                 f"{root} is not a data set: it must hold one folder a class with images inside ({error})."
             ) from error
         self.shape, self.classes, self.size = (3, size, size), self.files.classes, size
-        self.about = f"{Path(root).name}, {len(self.files)} files, cropped to {size} as by ADM"
+        names = hashlib.sha256("\n".join(path for path, _ in self.files.samples).encode()).hexdigest()[:12]
+        self.about = f"{Path(root).name}, {len(self.files)} files (names {names}), cropped to {size} as by ADM"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -90,7 +92,9 @@ def readable(source: Source, i: int) -> tuple[int, Tensor, int, str]:
     try:
         image, label = source[i]
         return i, image, label, ""
-    except Exception as error:  # every decoder has errors of its own: all mean a damaged file
+    except Exception as error:  # every decoder has errors of its own
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise  # not the file, but the machine
         return i, torch.zeros(source.shape, dtype=torch.uint8), -1, f"{type(error).__name__}: {error}"
 
 
