@@ -280,7 +280,7 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     assert np.isfinite(result["fid"]) and result["protocol"]["extractor"] == "fashion" and "nearest_train" not in result
     with pytest.raises(ValueError, match="was measured for n = 20, not 30"):
         judge(net, n=30)
-    before = {p: p.stat().st_mtime_ns for p in work.rglob("*.jsonl")}
+    before = {p: p.stat().st_mtime_ns for p in work.rglob("scores.jsonl")}
     monkeypatch.setenv("IMF_LITE_PRETRAINED", str(ships))
     pipeline.main(work, little_fashion / "out", steps=3, vae=GREY, epochs=1)  # all is there
     assert {p: p.stat().st_mtime_ns for p in before} == before

@@ -161,7 +161,7 @@ def test_the_run_says_what_made_it(tmp_path):
     assert about["code"] == training.fingerprint() and about["parameters"] > 0
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", [n for n in RECIPES if get(n).data == "digits"])
 def test_every_recipe_runs(tmp_path, name):
     assert len(steps(get(name, steps=2), tmp_path)) == 2
 
