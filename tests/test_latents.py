@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from imf_lite import data, recipes, training, weights
 from imf_lite.data import fashion, latents, sources
+from imf_lite.extractors import fashion_classifier
 from imf_lite.fid import StoredJudge
 from imf_lite.latents import Latents
 from imf_lite.rng import generator
@@ -291,3 +292,13 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     assert Image.open(work / "a.png").size == (640, 64)
     run(monkeypatch, "evaluate", "--run", work / "fashion_mf", "--n", 20)
     assert "fid_over_floor" in capsys.readouterr().out
+
+
+def test_what_ships_fits_together():
+    """The shipped autoencoder gives 4 x 8 x 8 latents and takes them back; the classifier reads its images."""
+    vae, (classifier, checksum) = load_vae("fashion"), fashion_classifier()
+    images = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    assert latents.encode(vae, images).shape == (2, 8, 8, 8) and len(checksum) == 64
+    back = Latents("fashion", (0.0,) * 4, (1.0,) * 4).images(torch.from_numpy(latents.encode(vae, images)[:, :4]))
+    assert back.shape == images.shape and back.float().mean() < 8  # black stays black
+    assert classifier(back)[0].shape == (2, 96)

@@ -83,6 +83,9 @@ def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
     load_vae(work / "autoencoder" / "vae").half().save_pretrained(work / "half")
+    config = json.loads((work / "half" / "config.json").read_text())
+    config.pop("_name_or_path", None)  # where it was made
+    checkpoint.write_text(work / "half" / "config.json", json.dumps(config, indent=2))
     (work / "half").rename(made / "vae")
 
 
