@@ -1,4 +1,4 @@
-"""Data sets, by name. A run reads len(split), split.shape, split.y and split.batch(indices, g), whatever they are."""
+"""Data sets, by name. A run reads len(split), split.shape, split.y, split.batch(indices, *seeds), whatever they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..conditions import check_data
@@ -35,7 +34,7 @@ class Split:
         """Shape of one sample."""
         return tuple(self.x.shape[1:])
 
-    def batch(self, indices: Tensor, g: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
+    def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
         """The samples and labels at `indices` (B,); nothing in them is random."""
         return self.x[indices], None if self.y is None else self.y[indices]
 

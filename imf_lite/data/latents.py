@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from .. import checkpoint
 from ..latents import Latents, named
+from ..rng import generator
 from .sources import Readable, Source
 
 CHUNK = 4096
@@ -58,10 +59,11 @@ class LatentSplit:
         """Shape of one sample."""
         return (self.moments.shape[1] // 2, *self.moments.shape[2:])
 
-    def batch(self, indices: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents (B, C, h, w) and labels (B,) at `indices`; g draws from the posterior."""
+    def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) and labels (B,) at `indices`; the seeds decide the draw from the posterior."""
         mean, std = torch.from_numpy(self.moments[self.rows[indices]]).chunk(2, dim=1)
-        return self.latents.normalise(mean + std * torch.randn(mean.shape, generator=g)), self.y[indices]
+        drawn = mean + std * torch.randn(mean.shape, generator=generator("cpu", *seeds))
+        return self.latents.normalise(drawn), self.y[indices]
 
 
 def prepare(
