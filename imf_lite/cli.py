@@ -16,7 +16,7 @@ from tqdm import tqdm
 from . import checkpoint, data, training
 from . import weights as trained
 from .data import latents, sources
-from .folders import pretrained
+from .folders import data_folder, pretrained
 from .images import grid, save_png, to_uint8
 from .latents import Latents, named
 from .recipes import RECIPES, Recipe
@@ -82,7 +82,7 @@ def prepare(source: tyro.conf.Positional[str], vae: str | None = None, out: Path
         there = [split for split in splits if split == "train" or (Path(source) / split).exists()]
         splits = {split: Path(source) / split for split in there}
         make, vae = partial(sources.Folder, size=size), vae or "stabilityai/sd-vae-ft-mse"
-    out = out or data.data_folder() / "latents" / Path(source).name
+    out = out or data_folder() / "latents" / Path(source).name
     found = {split: make(root) for split, root in splits.items()}
     net, features = load_vae(vae).to(where), None
     if extractor:

@@ -106,10 +106,11 @@ def references(made: Path) -> None:
         vae = load_vae("fashion")
         raw = torch.cat([vae.encode(x.float() / 127.5 - 1).latent_dist.mean for x in splits[1][0].split(250)])
         copies = Latents("fashion", (0.0,) * raw.shape[1], (1.0,) * raw.shape[1]).images(raw, vae)
+    seen = fid.extract(copies, "fashion")
     against_train = {
         "test split": fid.compare(test, fid.from_features(train, "training split")),
-        "its copies by the autoencoder": fid.compare(fid.extract(copies, "fashion"), fid.from_features(train, "")),
-        "copies against the test split": fid.compare(fid.extract(copies, "fashion"), fid.from_features(test, "")),
+        "its copies by the autoencoder": fid.compare(seen, fid.from_features(train, "")),
+        "copies against the test split": fid.compare(seen, fid.from_features(test, "")),
     }
     stored = {"about": about, "floors": floors, "bound": against_train}
     checkpoint.write_text(made / "floors.json", json.dumps(stored, indent=1))
@@ -117,9 +118,10 @@ def references(made: Path) -> None:
 
 def prepare(batch: int = 250) -> None:
     """The latents of both splits, in the data folder."""
+    vae = load_vae("fashion")
     for split in ("train", "test"):
         out = data_folder() / "latents" / "fashion" / split
-        steps = latents.prepare(sources.Fashion(split), load_vae("fashion"), "fashion", out, batch=batch)
+        steps = latents.prepare(sources.Fashion(split), vae, "fashion", out, batch=batch)
         latents.prepared(steps, split)
 
 
