@@ -24,7 +24,9 @@ def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, .
     Where a gradient is wanted, or while compiling, it is torch.func.jvp: there is nothing to gain.
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return torch.func.jvp(f, tuple(a.clone() for a in at), along)  # a slice would break the graph
+        if torch.is_grad_enabled():
             return torch.func.jvp(f, at, along)
         with forward_ad.dual_level(), ShortRules():
             value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))

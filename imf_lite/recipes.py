@@ -168,7 +168,7 @@ def fashion_imf() -> Recipe:
         name="fashion_imf",
         method="imf",
         data="fashion",
-        net=DiTConfig(width=128, depth=6, heads=4, v_depth=3, guided="interval", **tokens),
+        net=DiTConfig(width=96, depth=6, heads=3, v_depth=3, guided="interval", **tokens),
         draws=DrawConfig(class_dropout=0.1),
         guidance=Flexible(),
         normalisation="fitted",
@@ -185,7 +185,7 @@ def fashion_imf() -> Recipe:
 
 def fashion_mf() -> Recipe:
     """MeanFlow on Fashion-MNIST's latents as published: adaLN-zero, one guidance scale baked in."""
-    net = AdaLNConfig(width=128, depth=6, heads=4)
+    net = AdaLNConfig(width=96, depth=6, heads=3)
     return override(counterpart(fashion_imf(), "mf", Fixed(omega=2.0)), {"net": net, "name": "fashion_mf"})
 
 

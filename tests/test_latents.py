@@ -235,7 +235,7 @@ def test_wrong_folders_and_autoencoders_are_refused(little_fashion, grey_vae, pi
 def test_every_recipe_takes_three_steps(little_fashion, grey_vae, tmp_path, name):
     for split in ("train", "test"):
         all_of(sources.Fashion(split), grey_vae, little_fashion / "data" / "latents" / "fashion" / split)
-    recipe = recipes.get(name, steps=3, batch=8, log_every=1, **{"net.width": 16})
+    recipe = recipes.get(name, steps=3, batch=8, log_every=1, **{"net.width": 24})
     records = list(training.train(recipe, tmp_path / "run", device="cpu"))
     assert len(records) == 3 and all(np.isfinite(r.loss) for r in records)
     described = training.about(tmp_path / "run")["latents"]

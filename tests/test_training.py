@@ -200,6 +200,15 @@ def test_compiled_and_eager_losses_and_gradients_agree():
         torch.testing.assert_close(p.grad, grads[name], rtol=1e-3, atol=1e-5 * grads[name].abs().max().item())
 
 
+@pytest.mark.parametrize("kind", ["adaln", "dit"])
+@pytest.mark.parametrize("method", ["mf", "imf"])
+def test_the_compiled_loss_is_one_graph(kind, method):
+    """A graph that breaks still trains, at the pace of eager mode."""
+    rule = guidance.rule(method, guidance.Fixed(2.0))
+    objective = Objective(network(kind, 1 if method == "imf" else None), method, rule=rule)
+    torch.compile(objective, dynamic=False, fullgraph=True, backend="eager")(drawn(class_dropout=0.3))
+
+
 def test_compiled_training_is_the_same_training(tmp_path):
     eager = steps(tiny(), tmp_path / "eager", device="cpu")
     compiled = steps(tiny(), tmp_path / "compiled", device="cpu", compile=True)

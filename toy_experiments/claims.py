@@ -20,6 +20,10 @@ from .measured import (
     better,
     digits_spread,
     every_omega,
+    fashion_guided,
+    fashion_many,
+    fashion_spread,
+    fashion_steps,
     fid,
     input_omega,
     interval_helps,
@@ -62,7 +66,7 @@ class Claim(NamedTuple):
     command: str = "–"
 
 
-N4, N3, N0, N5, N6 = (f"notebook {k}" for k in ("04", "03", "00", "05", "06"))
+N4, N3, N0, N5, N6, N7 = (f"notebook {k}" for k in ("04", "03", "00", "05", "06", "07"))
 ABLATION = "notebook ablation"
 FULL = "comes with the ImageNet notebook"
 CLAIMS = [
@@ -75,6 +79,7 @@ CLAIMS = [
     ),
     Claim("... and falls in training, MF's does not", "shown as curves", plane_course, N3, "stability"),
     Claim("... in 64 dimensions, too", "–", digits_spread, f"{N3}, {N0}", "digits"),
+    Claim("... and on the latents of real images", "–", fashion_spread, N7, "fashion"),
     Claim("... whatever the times and the width of the modes", "–", widths, N4, "knobs"),
     Claim("the u-loss spikes more and more in long runs", "reported by users", spikes, N4, "knobs"),
     Claim(
@@ -94,6 +99,13 @@ CLAIMS = [
         f"{N0}, {N3}",
         "digits",
         FULL,
+    ),
+    Claim(
+        "... and two-step, on Fashion-MNIST",
+        "–",
+        lambda: fashion_steps("fashion_mf_plain", "fashion_imf_plain"),
+        N7,
+        "fashion",
     ),
     Claim(
         "two-step FID of iMF is better than MF's",
@@ -127,6 +139,7 @@ CLAIMS = [
         "digits",
         FULL,
     ),
+    Claim("... on Fashion-MNIST", "–", fashion_many, N7, "fashion"),
     Claim(
         "the boundary u(z, t, t) serves as v as well as a v-head",
         "29.42 and 30.76 without guidance, 5.97 and 5.68 with (B/2)",
@@ -137,6 +150,7 @@ CLAIMS = [
     ),
     Claim("better than distilled one-step models", "as reported in the paper's comparison"),
     Claim("one network serves every guidance scale ω", "5.68 → 5.52 (B/2, + ω)", every_omega, N5, "guidance", FULL),
+    Claim("... on Fashion-MNIST", "–", fashion_guided, N7, "fashion"),
     Claim(
         "the guidance interval as an input helps further",
         "5.52 → 4.57 (B/2, + Ω)",

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -157,7 +158,7 @@ def follow(judge, out: Path, record: training.Record) -> None:
     if step and all(json.loads(line)["step"] != step for line in lines):
         net = training.load_network(out, "cpu")
         found = judge(net, 1, 1000, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
-        row = {"step": step, "images_per_s": record.images_per_s, "fid": found["fid"], "agreement": found["agreement"]}
+        row = {"step": step, "fid": found["fid"], "agreement": found["agreement"]}
         checkpoint.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
 
 
@@ -184,9 +185,24 @@ def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dic
     return done
 
 
+def curves(work: Path) -> list[dict]:
+    """Of every run, at each point of its curve: one-step quality, and the minutes of training up to there."""
+    rows = []
+    for name in RECIPES:
+        records = training.read_metrics(work / name)
+        pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
+        per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
+        for row in map(json.loads, (work / name / "curve.jsonl").read_text().splitlines()):
+            minutes = {"minutes": row["step"] * per_update}
+            rows.append(
+                {"network": name, "step": row["step"], **minutes, "fid": row["fid"], "agreement": row["agreement"]}
+            )
+    return rows
+
+
 @torch.no_grad()
-def memory(made: Path, out: Path) -> None:
-    """Whether samples are copies: distances to the nearest training image, of samples and test images; some pairs."""
+def keep(made: Path, work: Path) -> None:
+    """Arrays for the lesson: the runs' raw losses, samples, and whether they are copies of training images."""
     net, about = (f(made / "networks" / "fashion_imf") for f in (weights.load, weights.about))
     samples, y = generate(net, N, 1, seed=0, omega=2.0)
     samples = Latents(**about["latents"]).images(samples)
@@ -199,7 +215,10 @@ def memory(made: Path, out: Path) -> None:
         found[f"{name}_distance"] = distance.numpy() / train[0].numel() ** 0.5  # RMS, in grey levels
         found[f"{name}_nearest"] = train[torch.cat([d.indices for d in near])[:30]].numpy()
         found[name] = images[:30].numpy()
-    np.savez_compressed(out / "fashion.npz", y=y[:30].numpy(), **found)
+    for name in RECIPES:
+        raw = [r["raw_u_neq"] for r in training.read_metrics(work / name)]
+        found[f"raw_{name}"] = np.array(raw, np.float32)  # NaN: no such row
+    np.savez_compressed(work / "fashion.npz", y=y[:30].numpy(), **found)
 
 
 def publish(made: Path, ships: Path) -> None:
@@ -251,9 +270,10 @@ def main(
     prepare()
     rows = itertools.chain(*map_jobs(network, RECIPES, work, made, steps))
     write_table(work / "fashion.csv", list(rows))
-    memory(made, work)
+    write_table(work / "fashion_curves.csv", curves(work))
+    keep(made, work)
     if ship:
-        for name in ("fashion.csv", "fashion.npz"):
+        for name in ("fashion.csv", "fashion_curves.csv", "fashion.npz"):
             out.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work / name, out / name)
         publish(made, ship)

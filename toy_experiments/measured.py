@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 
+from . import metrics
 from .experiment import RESULTS, read_table
 
 SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
@@ -167,3 +168,50 @@ def token_counts() -> str:
 def modern_blocks() -> str:
     """Classic against modern blocks, in context."""
     return f"digits, small transformers, best FID / floor: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"
+
+
+def fashion(network: str, nfe: int, column: str = "fid", **where) -> list[float]:
+    """A column of the Fashion-MNIST networks' scores, one a seed of the noise; the FID over its floor."""
+    rows = pick("fashion", network=network, nfe=nfe, half="report", **where)
+    return [r[column] / (r["floor"] if column == "fid" else 1) for r in rows]
+
+
+def fashion_best(nfe: int = 1, network: str = "fashion_imf") -> dict:
+    """The scale and interval with the lowest FID on the noise that they are chosen on."""
+    best = min(pick("fashion", network=network, nfe=nfe, half="choose"), key=lambda r: r["fid"])
+    return {k: best[k] for k in ("omega", "t_min", "t_max")}
+
+
+def fashion_steps(*networks: str) -> str:
+    """Networks without guidance in one and two steps."""
+    return "Fashion-MNIST's latents, one training each, FID / floor at 1 and 2 NFE, 3 seeds of the noise: " + "; ".join(
+        f"{name.split('_')[1].upper().replace('IMF', 'iMF')} {spread(fashion(name, 1))}, {spread(fashion(name, 2))}"
+        for name in networks
+    )
+
+
+def fashion_spread() -> str:
+    """Stability on latents."""
+    curves = np.load(RESULTS / "fashion.npz")
+    imf, mf = (metrics.spread(curves[f"raw_fashion_{k}_plain"]) for k in ("imf", "mf"))
+    return f"Fashion-MNIST's latents, one training each (p = 1, no guidance): ratio of spreads iMF / MF {imf / mf:.2f}"
+
+
+def fashion_guided() -> str:
+    """The guided network at no guidance, at its best, and MF trained for one scale."""
+    best = fashion_best()
+    asked = f"ω = {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}]"
+    return (
+        f"Fashion-MNIST's latents, one training each, FID / floor, 1 NFE: iMF at ω = 1 "
+        f"{spread(fashion('fashion_imf', 1, omega=1, t_max=1))}, at {asked} {spread(fashion('fashion_imf', 1, **best))}, "
+        f"class as asked {spread(fashion('fashion_imf', 1, 'agreement', **best))}; MF trained for ω = 2 "
+        f"{spread(fashion('fashion_mf', 1))}"
+    )
+
+
+def fashion_many() -> str:
+    """One step beside flow matching's many."""
+    return (
+        f"Fashion-MNIST's latents, FID / floor: FM at 64 NFE {spread(fashion('fashion_fm_plain', 64))}, iMF without "
+        f"guidance at 1 {spread(fashion('fashion_imf_plain', 1))}, at 2 {spread(fashion('fashion_imf_plain', 2))}"
+    )
