@@ -99,7 +99,7 @@ def train(
     with open(out / "metrics.jsonl", "a") as log:
         while state.step < recipe.steps:
             rows = batch_indices(len(data.train), recipe, state.step)
-            x, y = data.train.batch(rows, recipe.seed, POSTERIOR, state.step)
+            x, y = data.train.batch(rows, recipe.seed, POSTERIOR, 0, state.step)
             y = None if y is None else y.to(device)
             g = generator(device, recipe.seed, DRAWS, 0, state.step)
             draws = draw(x.to(device), y, recipe.draws, g, net.guided)

@@ -13,15 +13,18 @@ from test_cli import run
 from test_weights import save_tiny_vae
 from torch.testing import assert_close
 
-from imf_lite import data, recipes, training, weights
+from imf_lite import checkpoint, data, recipes, training, weights
 from imf_lite.data import fashion, latents, sources
 from imf_lite.extractors import fashion_classifier
 from imf_lite.fid import StoredJudge
+from imf_lite.folders import pretrained
 from imf_lite.latents import Latents
+from imf_lite.sampling import generate
 from imf_lite.vae import load_vae
 from imf_lite.vae_training import VAERecipe, build_vae, train_vae
 from toy_experiments import fashion as pipeline
-from toy_experiments.experiment import read_table
+from toy_experiments import measured
+from toy_experiments.experiment import RESULTS, read_table
 
 GREY = VAERecipe(channels=(8, 8, 8), steps=8, batch=4, save_every=6)
 
@@ -301,3 +304,32 @@ def test_what_ships_fits_together():
     back = Latents("fashion", (0.0,) * 4, (1.0,) * 4).images(torch.from_numpy(latents.encode(vae, images)[:, :4]))
     assert back.shape == images.shape and back.float().mean() < 8  # black stays black
     assert classifier(back)[0].shape == (2, 96)
+
+
+@pytest.mark.parametrize("name", pipeline.SHIPPED)
+def test_stored_networks_load_strictly_and_say_what_made_them(name):
+    folder = pretrained("fashion") / "networks" / name
+    net, about = weights.load(folder), weights.about(folder)
+    recipe = recipes.get(name)
+    assert about["recipe"] == json.loads(recipe.to_json())
+    assert not net.has_v and net.guided == recipe.net.guided and net.shape == (4, 8, 8) and net.num_classes == 10
+    tensors, _ = checkpoint.load(folder / "model.safetensors")
+    assert {v.dtype for v in tensors.values()} == {torch.float16}
+
+
+def test_the_stored_network_gives_the_recorded_samples():
+    folder, recorded = pretrained("fashion") / "networks" / "fashion_imf", np.load(RESULTS / "fashion.npz")
+    x, y = generate(weights.load(folder), 30, 1, seed=0, omega=2.0)
+    images = Latents(**weights.about(folder)["latents"]).images(x)
+    assert torch.equal(y, torch.from_numpy(recorded["y"]))
+    difference = (images.int() - torch.from_numpy(recorded["samples"]).int()).abs()
+    assert difference.max() <= 3 and difference.float().mean() < 0.05  # another machine, another order of sums
+
+
+def test_stored_scores_meet_the_bars():
+    """Reconstruction within 10 floors; one step within 50 and at 93 % of the class asked for, on unseen noise."""
+    stored = json.loads((pretrained("fashion") / "floors.json").read_text())
+    assert stored["bound"]["its copies by the autoencoder"]["fid"] < 10 * stored["floors"]["10000"]["fid"]
+    best = measured.fashion_best()
+    assert max(measured.fashion("fashion_imf", 1, **best)) < 50
+    assert min(measured.fashion("fashion_imf", 1, "agreement", **best)) >= 0.93
