@@ -203,7 +203,8 @@ def fashion_guided() -> str:
     asked = f"ω = {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}]"
     return (
         f"Fashion-MNIST's latents, one training each, FID / floor, 1 NFE: iMF at ω = 1 "
-        f"{spread(fashion('fashion_imf', 1, omega=1, t_max=1))}, at {asked} {spread(fashion('fashion_imf', 1, **best))}, "
+        f"{spread(fashion('fashion_imf', 1, omega=1, t_max=1))}, at {asked} "
+        f"{spread(fashion('fashion_imf', 1, **best))}, "
         f"class as asked {spread(fashion('fashion_imf', 1, 'agreement', **best))}; MF trained for ω = 2 "
         f"{spread(fashion('fashion_mf', 1))}"
     )
