@@ -193,10 +193,9 @@ def curves(work: Path) -> list[dict]:
         pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
         per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
         for row in map(json.loads, (work / name / "curve.jsonl").read_text().splitlines()):
-            minutes = {"minutes": row["step"] * per_update}
-            rows.append(
-                {"network": name, "step": row["step"], **minutes, "fid": row["fid"], "agreement": row["agreement"]}
-            )
+            when = {"step": row["step"], "minutes": row["step"] * per_update}
+            found = {k: row[k] for k in ("fid", "agreement")}
+            rows.append({"network": name, **when, **found, "code": training.about(work / name)["code"]})
     return rows
 
 
