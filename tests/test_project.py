@@ -107,6 +107,7 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.save(released_names(build(SMALL, (4, 32, 32), 20)), "iMF-B-2.pth")  # in place of the downloads
     save_tiny_vae(tmp_path / "sd-vae")
+    (tmp_path / "imf_lite").symlink_to(ROOT / "imf_lite")  # commands are given in the project's folder
     for k in range(2):
         (tmp_path / "FOLDER" / "train" / f"class{k}").mkdir(parents=True)
         Image.new("RGB", (300, 280)).save(tmp_path / "FOLDER" / "train" / f"class{k}" / "a.JPEG")

@@ -46,9 +46,9 @@ Each claim of MeanFlow (MF, arXiv 2505.13447) and improved MeanFlow (iMF, arXiv 
 them: the paper's number (**quoted**), what was measured here, where that is checked, and the command for full scale.
 Written by `python -m toy_experiments.claims` from `toy_experiments/results`; a test fails when this file differs from
 what that writes. `make claims` runs every experiment behind it again (about three hours on two CPU cores), `make
-fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*: "same"
-if losses, draws, guidance and objective are those that were measured, or give the same first 20 updates of every kind
-of run (`python -m toy_experiments.behaviour`). "Not checked here yet" means what it says.
+fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*:
+"same" if losses, draws, guidance and objective are those that were measured, or give the same first 20 updates of every
+kind of run (`python -m toy_experiments.behaviour`). "Not checked here yet" means what it says.
 
 | claim | paper (quoted) | measured here | checked by | code | at full scale |
 |---|---|---|---|---|---|
