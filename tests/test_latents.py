@@ -267,7 +267,8 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     monkeypatch.setenv("IMF_LITE_PRETRAINED", str(ships))
     monkeypatch.setattr(pipeline, "FLOORS", (20,))
     monkeypatch.setattr(pipeline, "map_jobs", lambda f, jobs, *args: [f(job, *args) for job in jobs])
-    for name, value in (("N", 20), ("OMEGAS", (1.0, 2.0)), ("SEEDS", (("choose", 1), ("report", 0)))):
+    few = {nfe: [(1.0, (0.0, 1.0)), (2.0, (0.2, 0.8))] for nfe in (1, 2)}
+    for name, value in (("N", 20), ("GUIDANCE", few), ("SEEDS", (("choose", 1), ("report", 0)))):
         monkeypatch.setattr(pipeline, name, value)
     pipeline.main(work, little_fashion / "out", steps=3, vae=GREY, epochs=1, ship=ships / "fashion")
     rows = read_table(little_fashion / "out" / "fashion.csv")

@@ -37,8 +37,13 @@ SHIPPED = ("fashion_imf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_p
 FLOORS = (1000, 2000, 5000, 10_000)
 N = 2000
 SEEDS = (("choose", 100), ("report", 0), ("report", 1), ("report", 2))
+ALWAYS, SOMETIMES = (0.0, 1.0), (0.2, 0.8)
 OMEGAS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-INTERVALS = ((0.0, 1.0), (0.2, 0.8))
+GUIDANCE = {
+    # evaluations: scales and intervals that are tried
+    1: [*((omega, ALWAYS) for omega in OMEGAS), *((omega, SOMETIMES) for omega in (1.0, 2.0, 4.0, 8.0))],
+    2: [(omega, ALWAYS) for omega in (1.0, 2.0, 4.0)],
+}
 CURVE_EVERY = 500
 
 
@@ -167,22 +172,26 @@ def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dic
 
     Each measurement is kept, and not made again.
     """
-    asked = list(itertools.product(OMEGAS, INTERVALS)) if net.guided != "no" else [(None, None)]
-    jobs = [(nfe, *what, *seed) for nfe in (1, 2) for what in asked for seed in SEEDS]
-    if net.guided == "no":
-        jobs += [(nfe, None, None, *seed) for nfe in (4, 64) for seed in SEEDS if seed[0] == "report"]
     baked = recipe.guidance.omega if isinstance(recipe.guidance, Fixed) else 1.0
-    done, path = [], out / "scores.jsonl"
+    asked = [(nfe, *(GUIDANCE[nfe] if net.guided != "no" else [(None, None)])) for nfe in (1, 2)]
+    asked += [(4, (None, None))] * (net.guided == "no") + [(64, (None, None))] * (recipe.method == "fm")
+    found, path = {}, out / "scores.jsonl"
     if path.exists():
-        done = [json.loads(line) for line in path.read_text().splitlines()]
-    for nfe, omega, interval, half, seed in jobs[len(done) :]:
-        found = judge(net, nfe, N, seed, training.sampler_of(out), omega, interval)
-        t_min, t_max = interval or (0.0, 1.0)
-        row = {"network": name, "nfe": nfe, "omega": omega or baked, "t_min": t_min, "t_max": t_max, "half": half}
-        row |= {"seed": seed, "n": N, **{k: found[k] for k in ("fid", "kid", "precision", "recall", "agreement")}}
-        done.append(row | {"floor": found["floor"]["fid"], "code": training.fingerprint()})
-        checkpoint.write_text(path, "".join(json.dumps(row) + "\n" for row in done))
-    return done
+        rows = map(json.loads, path.read_text().splitlines())
+        found = {tuple(r[k] for k in ("nfe", "omega", "t_min", "t_max", "half", "seed")): r for r in rows}
+    wanted = []
+    for nfe, *settings in asked:
+        for (omega, interval), (half, seed) in itertools.product(settings, SEEDS):
+            t_min, t_max = interval or ALWAYS
+            key = (nfe, omega or baked, t_min, t_max, half, seed)
+            wanted.append(key)
+            if key not in found:
+                score = judge(net, nfe, N, seed, training.sampler_of(out), omega, interval)
+                row = dict(zip(("nfe", "omega", "t_min", "t_max", "half", "seed"), key, strict=True))
+                row |= {"n": N, **{k: score[k] for k in ("fid", "kid", "precision", "recall", "agreement")}}
+                found[key] = {"network": name, **row, "floor": score["floor"]["fid"], "code": training.fingerprint()}
+                checkpoint.write_text(path, "".join(json.dumps(row) + "\n" for row in found.values()))
+    return [found[key] for key in wanted]
 
 
 def curves(work: Path) -> list[dict]:
