@@ -3,7 +3,7 @@
     python -m toy_experiments.fashion            # or make fashion: about four hours on two CPU cores
 
 Every stage resumes, and what is finished is not done again. All is made in runs/fashion; when the last
-stage has finished, and not before, it replaces what ships, imf_lite/pretrained/fashion.
+stage has finished, and not before, it replaces what ships, imf_lite/pretrained/fashion and results/fashion*.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def follow(judge, out: Path, record: training.Record) -> None:
 
 
 def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dict]:
-    """What a network scores, over seeds of the noise; guided ones over scales and intervals, on two halves of seeds.
+    """What a network scores, guided ones over scales and intervals: on one seed to choose by, and three to report.
 
     Each measurement is kept, and not made again.
     """
@@ -259,7 +259,7 @@ def main(
 
     Args:
         work: folder of all that is made on the way.
-        out: folder of the table of results.
+        out: folder of the results, if something is replaced.
         steps: updates of each network; default: the recipe's.
         vae: the autoencoder's recipe.
         epochs: of the classifiers, at most.
@@ -281,8 +281,8 @@ def main(
     write_table(work / "fashion_curves.csv", curves(work))
     keep(made, work)
     if ship:
+        out.mkdir(parents=True, exist_ok=True)
         for name in ("fashion.csv", "fashion_curves.csv", "fashion.npz"):
-            out.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work / name, out / name)
         publish(made, ship)
 
