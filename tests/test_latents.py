@@ -268,11 +268,14 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "FLOORS", (20,))
     monkeypatch.setattr(pipeline, "map_jobs", lambda f, jobs, *args: [f(job, *args) for job in jobs])
     few = {nfe: [(1.0, (0.0, 1.0)), (2.0, (0.2, 0.8))] for nfe in (1, 2)}
-    for name, value in (("N", 20), ("GUIDANCE", few), ("SEEDS", (("choose", 1), ("report", 0)))):
+    small = {"N": 20, "CURVE_N": 20, "CURVE_EVERY": 3, "GUIDANCE": few, "SEEDS": (("choose", 1), ("report", 0))}
+    for name, value in small.items():
         monkeypatch.setattr(pipeline, name, value)
     pipeline.main(work, little_fashion / "out", steps=3, vae=GREY, epochs=1, ship=ships / "fashion")
     rows = read_table(little_fashion / "out" / "fashion.csv")
     assert {r["network"] for r in rows} == set(pipeline.RECIPES) and {r["nfe"] for r in rows} == {1, 2, 4, 64}
+    curves = read_table(little_fashion / "out" / "fashion_curves.csv")
+    assert [(r["network"], r["step"]) for r in curves] == [(name, 3) for name in pipeline.RECIPES]
     made = ships / "fashion"
     assert {p.name for p in made.iterdir()} >= {"classifier.safetensors", "vae", "floors.json", "networks"}
     assert {p.name for p in (made / "networks").iterdir()} == set(pipeline.SHIPPED)

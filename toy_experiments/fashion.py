@@ -44,7 +44,7 @@ GUIDANCE = {
     1: [*((omega, ALWAYS) for omega in OMEGAS), *((omega, SOMETIMES) for omega in (1.0, 2.0, 4.0, 8.0))],
     2: [(omega, ALWAYS) for omega in (1.0, 2.0, 4.0)],
 }
-CURVE_EVERY = 500
+CURVE_EVERY, CURVE_N = 500, 1000
 
 
 def eye_net() -> Classifier:
@@ -162,7 +162,7 @@ def follow(judge, out: Path, record: training.Record) -> None:
     lines = path.read_text().splitlines() if path.exists() else []
     if step and all(json.loads(line)["step"] != step for line in lines):
         net = training.load_network(out, "cpu")
-        found = judge(net, 1, 1000, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
+        found = judge(net, 1, CURVE_N, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
         row = {"step": step, "fid": found["fid"], "agreement": found["agreement"]}
         checkpoint.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
 
