@@ -44,6 +44,7 @@ GUIDANCE = {
     1: [*((omega, ALWAYS) for omega in OMEGAS), *((omega, SOMETIMES) for omega in (1.0, 2.0, 4.0, 8.0))],
     2: [(omega, ALWAYS) for omega in (1.0, 2.0, 4.0)],
 }
+MEASUREMENT = ("nfe", "omega", "t_min", "t_max", "half", "seed")  # what tells one from another
 CURVE_EVERY, CURVE_N = 500, 1000
 
 
@@ -173,24 +174,23 @@ def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dic
     Each measurement is kept, and not made again.
     """
     baked = recipe.guidance.omega if isinstance(recipe.guidance, Fixed) else 1.0
-    asked = [(nfe, *(GUIDANCE[nfe] if net.guided != "no" else [(None, None)])) for nfe in (1, 2)]
-    asked += [(4, (None, None))] * (net.guided == "no") + [(64, (None, None))] * (recipe.method == "fm")
+    asked = [(nfe, *setting) for nfe, settings in GUIDANCE.items() for setting in settings]
+    if net.guided == "no":
+        asked = [(nfe, None, None) for nfe in ((1, 2, 4, 64) if recipe.method == "fm" else (1, 2, 4))]
     found, path = {}, out / "scores.jsonl"
     if path.exists():
         rows = map(json.loads, path.read_text().splitlines())
-        found = {tuple(r[k] for k in ("nfe", "omega", "t_min", "t_max", "half", "seed")): r for r in rows}
+        found = {tuple(r[k] for k in MEASUREMENT): r for r in rows}
     wanted = []
-    for nfe, *settings in asked:
-        for (omega, interval), (half, seed) in itertools.product(settings, SEEDS):
-            t_min, t_max = interval or ALWAYS
-            key = (nfe, omega or baked, t_min, t_max, half, seed)
-            wanted.append(key)
-            if key not in found:
-                score = judge(net, nfe, N, seed, training.sampler_of(out), omega, interval)
-                row = dict(zip(("nfe", "omega", "t_min", "t_max", "half", "seed"), key, strict=True))
-                row |= {"n": N, **{k: score[k] for k in ("fid", "kid", "precision", "recall", "agreement")}}
-                found[key] = {"network": name, **row, "floor": score["floor"]["fid"], "code": training.fingerprint()}
-                checkpoint.write_text(path, "".join(json.dumps(row) + "\n" for row in found.values()))
+    for (nfe, omega, interval), (half, seed) in itertools.product(asked, SEEDS):
+        key = (nfe, omega or baked, *(interval or ALWAYS), half, seed)
+        wanted.append(key)
+        if key not in found:
+            score = judge(net, nfe, N, seed, training.sampler_of(out), omega, interval)
+            row = {"network": name, **dict(zip(MEASUREMENT, key, strict=True)), "n": N}
+            row |= {k: score[k] for k in ("fid", "kid", "precision", "recall", "agreement")}
+            found[key] = row | {"floor": score["floor"]["fid"], "code": training.fingerprint()}
+            checkpoint.write_text(path, "".join(json.dumps(row) + "\n" for row in found.values()))
     return [found[key] for key in wanted]
 
 
@@ -198,13 +198,13 @@ def curves(work: Path) -> list[dict]:
     """Of every run, at each point of its curve: one-step quality, and the minutes of training up to there."""
     rows = []
     for name in RECIPES:
-        records = training.read_metrics(work / name)
+        records, code = training.read_metrics(work / name), training.about(work / name)["code"]
         pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
         per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
         for row in map(json.loads, (work / name / "curve.jsonl").read_text().splitlines()):
             when = {"step": row["step"], "minutes": row["step"] * per_update}
             found = {k: row[k] for k in ("fid", "agreement")}
-            rows.append({"network": name, **when, **found, "code": training.about(work / name)["code"]})
+            rows.append({"network": name, **when, **found, "code": code})
     return rows
 
 

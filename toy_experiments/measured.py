@@ -176,17 +176,18 @@ def fashion(network: str, nfe: int, column: str = "fid", **where) -> list[float]
     return [r[column] / (r["floor"] if column == "fid" else 1) for r in rows]
 
 
-def fashion_best(nfe: int = 1, network: str = "fashion_imf") -> dict:
-    """The scale and interval with the lowest FID on the noise that they are chosen on."""
-    best = min(pick("fashion", network=network, nfe=nfe, half="choose"), key=lambda r: r["fid"])
+def fashion_best() -> dict:
+    """The guided network's scale and interval with the lowest one-step FID on the noise that they are chosen on."""
+    best = min(pick("fashion", network="fashion_imf", nfe=1, half="choose"), key=lambda r: r["fid"])
     return {k: best[k] for k in ("omega", "t_min", "t_max")}
 
 
-def fashion_steps(*networks: str) -> str:
-    """Networks without guidance in one and two steps."""
+def fashion_steps() -> str:
+    """MF and iMF without guidance in one and two steps."""
     return "Fashion-MNIST's latents, one training each, FID / floor at 1 and 2 NFE, 3 seeds of the noise: " + "; ".join(
-        f"{name.split('_')[1].upper().replace('IMF', 'iMF')} {spread(fashion(name, 1))}, {spread(fashion(name, 2))}"
-        for name in networks
+        f"{name} {spread(fashion(f'fashion_{name.lower()}_plain', 1))}, "
+        f"{spread(fashion(f'fashion_{name.lower()}_plain', 2))}"
+        for name in ("MF", "iMF")
     )
 
 
