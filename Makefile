@@ -1,11 +1,11 @@
-# make demo | test | lab | claims | fashion: each creates the virtual environment if need be; a second run installs nothing.
+# make demo | test | lab | claims | fashion | book | test-browser: each creates the virtual environment if need be; a second run installs nothing.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lab lint claims fashion
+.PHONY: demo test lab lint claims fashion book test-browser
 demo: $(READY)
 	mkdir -p runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/papermill --log-output notebooks/00_quickstart.ipynb runs/demo/00_quickstart.ipynb -p out runs/demo
@@ -22,6 +22,15 @@ claims: $(READY)
 fashion: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.fashion
 
+book: $(VENV)/.ready-book
+	OMP_NUM_THREADS=1 $(BIN)/python docs/assets.py
+	$(BIN)/sphinx-build -b html -W --keep-going -q docs docs/_build/html
+	$(BIN)/python docs/check.py
+	@echo "the book: docs/_build/html/index.html (the live page in it needs a server: $(BIN)/python -m http.server -d docs/_build/html)"
+
+test-browser: book
+	$(BIN)/pytest docs/test_live.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,7 +38,11 @@ lint: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
+$(VENV)/.ready-book: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs,browser]"
+	touch $@
+
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[notebooks,dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[notebooks,dev,export]"
 	touch $@

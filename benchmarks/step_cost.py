@@ -2,6 +2,7 @@
 
     python -m benchmarks.step_cost                 # the MLP, the digits' transformer and B/2: about ten minutes
     python -m benchmarks.step_cost --networks digits --methods "iMF, v-head, guided" --compiled
+    python -m benchmarks.step_cost --networks b2 --batch 64 --device cuda --precision tf32
 
 A step is loss and backward; the optimiser is the same for all. Variants of a row take turns in one
 process, and ratios are formed within a turn, so that a slow moment hits both. "Counted" is
@@ -76,7 +77,7 @@ METHODS = {
 STEPS = ("ours", "needed", "both")
 
 
-def setup(case: Case, row: Method, step: str) -> tuple[torch.nn.Module, Draws]:
+def setup(case: Case, row: Method, step: str, device: str = "cpu") -> tuple[torch.nn.Module, Draws]:
     """The loss as a module on a network without a zero, and the draws of a batch."""
     guided = "interval" if isinstance(row.guidance, Flexible) else "no"
     changes = {"v_depth": case.net.v_depth if row.v_head else None, "guided": guided}
@@ -88,6 +89,8 @@ def setup(case: Case, row: Method, step: str) -> tuple[torch.nn.Module, Draws]:
     if case.batch * row.p_r_neq_t < 1 and row.p_r_neq_t:
         row = row._replace(p_r_neq_t=1 / case.batch)  # two images cannot be quartered
     draws = draw(x, y, DrawConfig(p_r_neq_t=row.p_r_neq_t, class_dropout=0.1), g, guided)
+    draws = draws._replace(**{k: v.to(device) for k, v in draws._asdict().items() if torch.is_tensor(v)})
+    net = net.to(device)
     if step == "ours":
         objective = Objective(net, row.method, rule=guidance.rule(row.method, row.guidance))
         return objective, draws
@@ -99,6 +102,8 @@ def once(loss: Callable, draws: Draws) -> float:
     start = time.perf_counter()
     found = loss(draws)
     getattr(found, "loss", found).backward()
+    if draws.x.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -137,19 +142,19 @@ def parts(loss: torch.nn.Module, draws: Draws) -> dict[str, float]:
 
 def counted(case: Case, row: Method, step: str) -> float:
     """Operations of one step, forward derivative included."""
-    loss, draws = setup(case, row, step)
+    loss, draws = setup(case, row, step, "cpu")
     # written-out attention everywhere: the counter does not know the CPU's fused kernel
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         once(loss, draws)
     return counter.get_total_flops()
 
 
-def timed(case: Case, rows: list[str], repeats: int, compiled: bool) -> dict[tuple[str, str], list[float]]:
+def timed(case: Case, rows: list[str], repeats: int, compiled: bool, device: str) -> dict[tuple[str, str], list[float]]:
     """Seconds of every variant, `repeats` turns; a first, untimed one warms up (and compiles)."""
     variants = {}
     for name in rows:
         for step in STEPS if METHODS[name].method != "fm" else ("ours",):
-            loss, draws = setup(case, METHODS[name], step)
+            loss, draws = setup(case, METHODS[name], step, device)
             variants[name, step] = (loss, draws)
             if compiled and step == "ours" and name != "FM":
                 variants[name, "compiled"] = (torch.compile(loss, dynamic=False), draws)
@@ -163,11 +168,16 @@ def timed(case: Case, rows: list[str], repeats: int, compiled: bool) -> dict[tup
     return seconds
 
 
-def peak(case: Case, row: Method, step: str) -> float:
+def peak(case: Case, row: Method, step: str, device: str = "cpu") -> float:
     """Peak memory of one step in MB above weights and gradients: the most that is allocated and not yet freed."""
-    loss, draws = setup(case, row, step)
+    loss, draws = setup(case, row, step, device)
     for p in loss.parameters():
         p.grad = torch.zeros_like(p)
+    if draws.x.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        once(loss, draws)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         once(loss, draws)
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -181,15 +191,15 @@ def ratio(a: list[float], b: list[float]) -> str:
     return f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})"
 
 
-def table(name: str, methods: tuple[str, ...], repeats: int, compiled: bool, memory: bool) -> str:
+def table(case: Case, methods: tuple[str, ...], repeats: int, compiled: bool, memory: bool, device: str) -> str:
     """The Markdown table of one network."""
-    case, rows = CASES[name], ["FM", *(row for row in methods if row != "FM")]
-    seconds = timed(case, rows, repeats, compiled)
+    rows = ["FM", *(row for row in methods if row != "FM")]
+    seconds = timed(case, rows, repeats, compiled, device)
     fm, base = seconds["FM", "ours"], counted(case, METHODS["FM"], "ours")
     head = ["", "ours, ms", "in FM steps", "counted", "published / ours", "counted", "plain port / ours", "counted"]
     head += ["plain port, eager / ours, compiled"] if compiled else []
     head += ["peak memory, ours / plain port"] if memory else []
-    lines = [f"**{name}**: batch {case.batch}, {torch.get_num_threads()} thread(s)", "", "| " + " | ".join(head) + " |"]
+    lines = ["| " + " | ".join(head) + " |"]
     lines.append("|---" * len(head) + "|")
     for row in rows:
         ours, method = seconds[row, "ours"], METHODS[row]
@@ -203,7 +213,7 @@ def table(name: str, methods: tuple[str, ...], repeats: int, compiled: bool, mem
         if compiled:
             cells.append("" if method.method == "fm" else ratio(seconds[row, "both"], seconds[row, "compiled"]))
         if memory:
-            share = method.method != "fm" and peak(case, method, "ours") / peak(case, method, "both")
+            share = method.method != "fm" and peak(case, method, "ours", device) / peak(case, method, "both", device)
             cells.append(f"{share:.2f}" if share else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -216,6 +226,9 @@ def main(
     compiled: bool = False,
     memory: bool = True,
     threads: int = 1,
+    batch: int | None = None,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> None:
     """Print what steps cost, as Markdown tables.
 
@@ -226,10 +239,17 @@ def main(
         compiled: time our step under torch.compile, too.
         memory: measure peak memory, too.
         threads: of the CPU.
+        batch: instead of each network's own.
+        device: cpu or cuda.
+        precision: fp32 or tf32.
     """
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    where = f"{threads} thread(s)" if device == "cpu" else f"{torch.cuda.get_device_name(device)}, {precision}"
     for name in networks:
-        print(table(name, methods, repeats, compiled, memory), end="\n\n", flush=True)
+        case = CASES[name]._replace(batch=batch or CASES[name].batch)
+        print(f"**{name}**: batch {case.batch}, {where}\n")
+        print(table(case, methods, repeats, compiled, memory, device), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

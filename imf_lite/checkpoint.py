@@ -25,27 +25,38 @@ class CheckpointError(RuntimeError):
 class State:
     """Everything that changes while a run trains."""
 
-    def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer):
+    def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer, emas: int = 1):
         self.net, self.optimizer = net, optimizer
-        self.ema = deepcopy(net).requires_grad_(False)
+        self.emas = [deepcopy(net).requires_grad_(False) for _ in range(emas)]
         self.step = self.images = 0
+
+    @property
+    def ema(self) -> nn.Module:
+        """The first running mean of the weights, which sampling uses."""
+        return self.emas[0]
+
+    def averages(self) -> dict[str, nn.Module]:
+        """The running means by the names that they have in a file: ema, ema1, ema2, ..."""
+        return {f"ema{k or ''}": ema for k, ema in enumerate(self.emas)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name; the optimiser's are those that it holds for each parameter."""
         found = {f"net/{k}": v for k, v in self.net.state_dict().items()}
-        found |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
+        for average, ema in self.averages().items():
+            found |= {f"{average}/{k}": v for k, v in ema.state_dict().items()}
         for name, p in self.net.named_parameters():
             found |= {f"optimizer/{k}/{name}": v for k, v in self.optimizer.state[p].items()}
         return found
 
     def restore(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
         """Take over saved state. Raises RuntimeError where the network does not fit."""
-        parts: dict[str, dict[str, Tensor]] = {"net": {}, "ema": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {k: {} for k in ("net", "optimizer", *self.averages())}
         for key, value in tensors.items():
             part, name = key.split("/", 1)
             parts[part][name] = value
         self.net.load_state_dict(parts["net"])
-        self.ema.load_state_dict(parts["ema"])
+        for average, ema in self.averages().items():
+            ema.load_state_dict(parts[average])
         index = {name: i for i, (name, _) in enumerate(self.net.named_parameters())}
         held: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
@@ -93,6 +104,12 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def step_of(folder: Path) -> int:
+    """The update of a folder's newest checkpoint; 0 without one."""
+    newest = latest(folder)
+    return int(newest.stem.removeprefix("step-")) if newest else 0
+
+
 def paths(folder: Path) -> list[Path]:
     """All checkpoints of a folder, oldest first; what a killed writer left behind is not one."""
     return sorted(folder.glob("step-*.safetensors"))
@@ -127,7 +144,12 @@ def replace(temporary: Path, path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(content)
     replace(temporary, path)

@@ -129,11 +129,11 @@ class ClassifierExtractor(FeatureExtractorBase):
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        return ("features",)
+        return ("features", "logits")
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "features"
+        return "logits" if metric == "isc" else "features"
 
     @staticmethod
     def can_be_compiled() -> bool:
@@ -143,10 +143,25 @@ class ClassifierExtractor(FeatureExtractorBase):
     def get_dummy_input_for_compile() -> None:
         return None
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        return (self.net(images)[0],)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = dict(zip(self.get_provided_features_list(), self.net(images), strict=True))
+        return tuple(found[name] for name in self.features_list)
+
+
+class StandIn(ClassifierExtractor):
+    """A fixed random CNN in the place of Inception, for rehearsals: its FIDs compare a pipeline with itself alone."""
+
+    def __init__(self, name: str, features_list: list[str], **kwargs):
+        FeatureExtractorBase.__init__(self, name, features_list)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net = Classifier(32, (8, 16, 16), (0, 1), features=32).eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(F.interpolate(images.float().mean(1, keepdim=True), (32, 32), mode="area"))
 
 
 CLASSIFIERS = {"digits": digits_classifier, "fashion": fashion_classifier}
 for _name in CLASSIFIERS:
     register_feature_extractor(_name, ClassifierExtractor)
+register_feature_extractor("stand-in", StandIn)

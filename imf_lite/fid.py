@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3 as INCEPTION
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
@@ -47,6 +48,13 @@ def extract(images: Tensor, extractor: str = "digits", weights: str | None = Non
     extractor: "digits", "fashion", or any name that torch-fidelity knows, e.g. "inception-v3-compat", whose
     file `weights` is (default: torch-fidelity downloads it). Raises ValueError for images of another dtype.
     """
+    return see(images, extractor, weights, batch)[0]
+
+
+def see(
+    images: Tensor, extractor: str = "digits", weights: str | None = None, batch: int = 500
+) -> tuple[Tensor, Tensor]:
+    """Features (N, F) as `extract`, and the logits (N, K) that an Inception Score is made of."""
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; "
@@ -54,18 +62,27 @@ def extract(images: Tensor, extractor: str = "digits", weights: str | None = Non
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = loaded(extractor, weights, device)
-    return torch.cat([net(part.to(device))[0].cpu() for part in images.split(batch)])
+    seen = [net(part.to(device)) for part in images.split(batch)]
+    features, logits = (torch.cat([s[k].cpu() for s in seen]) for k in (0, -1))
+    return features, logits
 
 
 @cache
 def loaded(extractor: str, weights: str | None, device: str):
-    """torch-fidelity's extractor with the layer that FID reads, loaded once."""
+    """torch-fidelity's extractor with the layers that FID and Inception Score read, loaded once."""
     if extractor not in FEATURE_EXTRACTORS_REGISTRY:
         raise ValueError(f"no extractor {extractor!r}; there is: {', '.join(FEATURE_EXTRACTORS_REGISTRY)}.")
-    layer = FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric("fid")
-    return create_feature_extractor(
-        extractor, [layer], cuda=device == "cuda", feature_extractor_weights_path=weights, verbose=False
-    )
+    of = FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric
+    layers = list(dict.fromkeys((of("fid"), of("isc"))))  # one and the same with CLIP
+    try:
+        return create_feature_extractor(
+            extractor, layers, cuda=device == "cuda", feature_extractor_weights_path=weights, verbose=False
+        )
+    except OSError as error:
+        raise ValueError(
+            f"the weights of {extractor} cannot be had ({error}): fetch {INCEPTION} (or, for another extractor, what "
+            "torch-fidelity's documentation names), and pass its path as --extractor-weights."
+        ) from error
 
 
 def from_features(features: Tensor, about: str) -> Reference:

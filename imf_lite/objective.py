@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -40,9 +41,13 @@ class Objective(nn.Module):
         p, c: the adaptive weight (see losses.adaptive).
         rule: what is regressed and along what, see guidance.rule; default: unguided.
         slope: how du/dt is computed; lessons pass a wrong one on purpose.
+        bf16: matrix products of the trained and the guidance forwards in bfloat16; slope and loss stay in float32.
     """
 
-    def __init__(self, net: Network, method: Method, p: float = 1.0, c: float = 0.01, rule=None, slope=losses.slope):
+    def __init__(
+        self, net: Network, method: Method, p: float = 1.0, c: float = 0.01, rule=None, slope=losses.slope,
+        bf16: bool = False,
+    ):  # fmt: skip
         super().__init__()
         if method not in ("fm", "mf", "imf"):
             raise ValueError(f"method = {method!r}; choose 'fm', 'mf' or 'imf'.")
@@ -50,7 +55,7 @@ class Objective(nn.Module):
             raise ValueError(f"method {method!r} does not train a v-head: build the network with v_depth=None.")
         self.net, self.method, self.p, self.c = net, method, p, c
         self.rule = rule or guidance.rule(method)
-        self.slope = slope
+        self.slope, self.bf16 = slope, bf16
 
     def forward(self, draws: Draws) -> Step:
         """Loss and per-row records of one batch. Raises ValueError where the draws contradict the network."""
@@ -60,9 +65,10 @@ class Objective(nn.Module):
         z = (1 - t) * x + t * e
         cond = self.conditions(draws)
 
-        u, v = self.net(z, r, t, cond)  # the only forward that is trained
-        own = (u if v is None else v).detach()
-        target, tangent = self.rule(self.net, z, draws, cond, own)
+        with torch.autocast(x.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            u, v = self.net(z, r, t, cond)  # the only forward that is trained
+            own = (u if v is None else v).detach()
+            target, tangent = self.rule(self.net, z, draws, cond, own)
         slope = Remember(partial(self.slope, self.net, z, r, t, cond, n_eq))
         if self.method == "fm":
             residual = losses.fm(u, target)

@@ -116,7 +116,7 @@ def test_inception_is_reached_through_the_same_function(tmp_path, monkeypatch):
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = measure(images, images.flip(0), "inception-v3-compat", weights=str(tmp_path / "inception.pth"))
     assert abs(found["fid"]) < 1e-2 and found["precision"] == 1
-    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+    with pytest.raises(ValueError, match=r"none\.pth.*fetch https://"):
         measure(images, images, "inception-v3-compat", weights=str(tmp_path / "none.pth"))
 
 

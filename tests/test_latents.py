@@ -315,7 +315,7 @@ def test_stored_networks_load_strictly_and_say_what_made_them(name):
     folder = pretrained("fashion") / "networks" / name
     net, about = weights.load(folder), weights.about(folder)
     recipe = recipes.get(name)
-    assert about["recipe"] == json.loads(recipe.to_json())
+    assert recipes.Recipe.from_json(json.dumps(about["recipe"])) == recipe
     assert not net.has_v and net.guided == recipe.net.guided and net.shape == (4, 8, 8) and net.num_classes == 10
     tensors, _ = checkpoint.load(folder / "model.safetensors")
     assert {v.dtype for v in tensors.values()} == {torch.float16}

@@ -102,7 +102,7 @@ def test_nothing_names_a_place_that_others_do_not_have():
 
 
 def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
-    commands = readme_commands()
+    commands, printed = readme_commands(), []
     assert len(commands) >= 8
     monkeypatch.chdir(tmp_path)
     torch.save(released_names(build(SMALL, (4, 32, 32), 20)), "iMF-B-2.pth")  # in place of the downloads
@@ -120,10 +120,19 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
                 assert words[1] == "download"
             case "make":
                 subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+            case ".venv/bin/python":
+                assert words[1:3] == ["-m", "http.server"]
             case ".venv/bin/imf-lite":
                 small = ["--steps", "2", "--net.width", "16"] if words[1] == "train" else []
                 monkeypatch.setattr(sys, "argv", [*words, *small])
                 cli.main()
+            case ".venv/bin/torchrun":  # that its options exist; tests/test_parallel.py and notebook 08 run such
+                monkeypatch.setattr(sys, "argv", ["imf-lite", *words[words.index("imf_lite.cli") + 1 :], "--help"])
+                printed.append(capsys.readouterr().out)
+                with pytest.raises(SystemExit) as left:
+                    cli.main()
+                said = capsys.readouterr().out
+                assert left.value.code == 0 and all(w in said for w in words[words.index("--") :] if w[:2] == "--" != w)
             case ".venv/bin/papermill":
                 source = (ROOT / words[1]).read_text()
                 cell = next(c for c in json.loads(source)["cells"] if "parameters" in c["metadata"].get("tags", []))
@@ -134,7 +143,7 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
             case _:
                 pytest.fail(f"nobody checks this command: {command}")
     assert list(tmp_path.glob("runs/*/samples/*.png")) and list(tmp_path.glob("runs/*/evaluation/*.json"))
-    assert "fid_over_floor" in capsys.readouterr().out
+    assert "fid_over_floor" in "".join([*printed, capsys.readouterr().out])
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -92,7 +92,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, monkeyp
 def test_records_split_by_r_and_by_t():
     draws = drawn(batch=64, p_r_neq_t=0.25)
     step = Objective(network("mlp", 1), "imf")(draws)
-    m = training.means(step)
+    m = training.means([step])
     assert m["raw_u_eq"] == pytest.approx(step.raw_u[:48].mean().item())
     assert m["raw_u_neq"] == pytest.approx(step.raw_u[48:].mean().item())
     assert m["raw_v_neq"] == pytest.approx(step.raw_v[48:].mean().item())
@@ -106,7 +106,7 @@ def test_records_split_by_r_and_by_t():
 
 
 def test_records_of_a_network_without_a_head_have_no_v():
-    m = training.means(Objective(network("mlp"), "mf")(drawn(p_r_neq_t=1.0)))
+    m = training.means([Objective(network("mlp"), "mf")(drawn(p_r_neq_t=1.0))])
     assert m["raw_v_neq"] is None and m["raw_v_by_t"] == [None] * 10 and m["raw_u_eq"] is None
 
 
@@ -214,3 +214,17 @@ def test_compiled_training_is_the_same_training(tmp_path):
     eager = steps(tiny(), tmp_path / "eager", device="cpu")
     compiled = steps(tiny(), tmp_path / "compiled", device="cpu", compile=True)
     torch.testing.assert_close(torch.tensor(compiled), torch.tensor(eager), rtol=1e-4, atol=0)
+
+
+def test_batches_prepared_ahead_come_in_order_and_one_at_a_time():
+    """In a thread as on a GPU: at most one job is ahead of what is used, and an error reaches the loop."""
+    for threaded in (False, True):
+        done = []
+        jobs = [lambda k=k, done=done: (done.append(k), k)[1] for k in range(5)]
+        for k, found in enumerate(training.ahead(iter(jobs), threaded)):
+            assert found == k and len(done) <= k + 1 + threaded
+        assert done == [0, 1, 2, 3, 4]
+        failing = training.ahead(iter([lambda: 1, lambda: 1 / 0]), threaded)
+        assert next(failing) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(failing)

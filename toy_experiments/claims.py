@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tyro
 
-from imf_lite import checkpoint
+from imf_lite import checkpoint, recipes
 
 from . import behaviour
 from .experiment import RESULTS, read_table
@@ -68,7 +68,15 @@ class Claim(NamedTuple):
 
 N4, N3, N0, N5, N6, N7 = (f"notebook {k}" for k in ("04", "03", "00", "05", "06", "07"))
 ABLATION = "notebook ablation"
-FULL = "comes with the ImageNet notebook"
+
+
+def full(*names: str) -> str:
+    """How a claim is tried at full scale."""
+    for name in names:
+        recipes.get(f"imagenet_{name}")
+    return "notebook 08, `-p recipe " + "`, `".join(names) + "`"
+
+
 CLAIMS = [
     Claim(
         "iMF's loss varies less from step to step than MF's",
@@ -98,7 +106,7 @@ CLAIMS = [
         ),
         f"{N0}, {N3}",
         "digits",
-        FULL,
+        full("mf_xl2", "imf_xl2"),
     ),
     Claim(
         "two-step FID of iMF is better than MF's",
@@ -109,7 +117,7 @@ CLAIMS = [
         ),
         "tests/test_claims.py",
         "digits",
-        FULL,
+        full("mf_xl2", "imf_xl2"),
     ),
     Claim("... one and two steps, on Fashion-MNIST", "–", fashion_steps, N7, "fashion"),
     Claim(
@@ -121,7 +129,7 @@ CLAIMS = [
         ),
         f"{N0}; tests/test_claims.py",
         "digits",
-        FULL,
+        full("imf_xl2"),
     ),
     Claim(
         "one step is comparable to many steps of flow matching",
@@ -131,7 +139,7 @@ CLAIMS = [
         ),
         N0,
         "digits",
-        FULL,
+        full("imf_xl2"),
     ),
     Claim("... on Fashion-MNIST", "–", fashion_many, N7, "fashion"),
     Claim(
@@ -140,10 +148,17 @@ CLAIMS = [
         lambda: f"digits, 1-NFE FID / floor: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}",
         N3,
         "digits",
-        FULL,
+        full("ablation_boundary", "ablation_head"),
     ),
     Claim("better than distilled one-step models", "as reported in the paper's comparison"),
-    Claim("one network serves every guidance scale ω", "5.68 → 5.52 (B/2, + ω)", every_omega, N5, "guidance", FULL),
+    Claim(
+        "one network serves every guidance scale ω",
+        "5.68 → 5.52 (B/2, + ω)",
+        every_omega,
+        N5,
+        "guidance",
+        full("ablation_head", "ablation_omega"),
+    ),
     Claim("... on Fashion-MNIST", "–", fashion_guided, N7, "fashion"),
     Claim(
         "the guidance interval as an input helps further",
@@ -151,20 +166,41 @@ CLAIMS = [
         interval_helps,
         N5,
         "guidance",
-        FULL,
+        full("ablation_omega", "ablation_interval"),
     ),
-    Claim("... both in the ablation", "5.68 → 5.52 → 4.57 (B/2)", input_omega, ABLATION, "ablation", FULL),
+    Claim(
+        "... both in the ablation",
+        "5.68 → 5.52 → 4.57 (B/2)",
+        input_omega,
+        ABLATION,
+        "ablation",
+        full("ablation_head", "ablation_omega", "ablation_interval"),
+    ),
     Claim(
         "in-context conditioning: a third fewer parameters, better FID",
         "133M → 89M; 4.57 → 4.09",
         tokens_or_adaln,
         f"{N6}; tests/test_networks.py",
         "ablation",
-        FULL,
+        full("ablation_interval", "ablation_tokens"),
     ),
-    Claim("... with several tokens a condition", "20 in all (not ablated)", token_counts, N6, "ablation", FULL),
-    Claim("SwiGLU, RMSNorm, RoPE: better FID", "4.09 → 3.82 (B/2)", modern_blocks, ABLATION, "ablation", FULL),
-    Claim("1-NFE FID 1.72, 2-NFE 1.54 at ImageNet-256", "1.72, 1.54 (XL/2, 640 epochs)", command=FULL),
+    Claim(
+        "... with several tokens a condition",
+        "20 in all (not ablated)",
+        token_counts,
+        N6,
+        "ablation",
+        full("ablation_tokens"),
+    ),
+    Claim(
+        "SwiGLU, RMSNorm, RoPE: better FID",
+        "4.09 → 3.82 (B/2)",
+        modern_blocks,
+        ABLATION,
+        "ablation",
+        full("ablation_tokens", "ablation_modern"),
+    ),
+    Claim("1-NFE FID 1.72, 2-NFE 1.54 at ImageNet-256", "1.72, 1.54 (XL/2, 640 epochs)", command=full("imf_xl2")),
 ]
 
 

@@ -21,6 +21,7 @@ import tyro
 from tqdm import tqdm
 
 from imf_lite import checkpoint, recipes, training, weights
+from imf_lite.cli import show
 from imf_lite.data import fashion, latents, sources
 from imf_lite.extractors import Classifier, fashion_net, train_classifier
 from imf_lite.folders import data_folder, pretrained
@@ -129,7 +130,7 @@ def prepare(batch: int = 250) -> None:
     for split in ("train", "test"):
         out = data_folder() / "latents" / "fashion" / split
         steps = latents.prepare(sources.Fashion(split), vae, "fashion", out, batch=batch)
-        latents.prepared(steps, split)
+        show(steps, split)
 
 
 def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:

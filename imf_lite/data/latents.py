@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from .. import checkpoint
+from .. import checkpoint, parallel
 from ..latents import Latents, named
 from ..rng import generator
 from .sources import Readable, Source
@@ -68,20 +68,21 @@ class LatentSplit:
 
 def prepare(
     source: Source, vae, vae_name: str, out: str | Path, features: tuple[str, Callable[[Tensor], Tensor]] | None = None,
-    batch: int = 64, workers: int = 0, device: str = "cpu", save_every: int = 50,
+    batch: int = 64, workers: int = 0, device: str = "cpu", save_every: int = 50, bf16: bool = False,
 ) -> Iterator[Progress]:  # fmt: skip
     """Encode a source into the cache `out`, yielding after each batch; the same call again resumes.
 
     vae: diffusers' AutoencoderKL, called vae_name. features: (name, function) of the uint8 images, (B, F), to be
-    kept too, with mean and covariance as statistics.npz.
+    kept too, with mean and covariance as statistics.npz. bf16: encode in bfloat16. Under torchrun ranks take
+    batches in turn, and the first one writes; it alone yields.
     Raises ValueError for a cache of something else, a disk too small, or one that fills up.
     """
-    out, total = Path(out), len(source)
+    out, total, ranks = Path(out), len(source), parallel.join()
     if vae.config.in_channels != source.shape[0]:
         raise ValueError(f"{vae_name} encodes {vae.config.in_channels} channels; the images have {source.shape[0]}.")
 
     def arrays(images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        found = {"moments.f32": encode(vae, images, device), "labels.i64": labels.numpy()}
+        found = {"moments.f32": encode(vae, images, device, bf16), "labels.i64": labels.numpy()}
         return found | ({"features.f32": features[1](images).float().numpy()} if features else {})
 
     example = arrays(torch.zeros(1, *source.shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
@@ -94,22 +95,37 @@ def prepare(
         "extractor": features[0] if features else None,
         "classes": source.classes,
         "arrays": {name: list(array.shape[1:]) for name, array in example.items()},
-    }
-    read, corrupt = begin(out, about)
+    } | ({"precision": "bf16"} if bf16 else {})
+    read, corrupt = ranks.tell(begin(out, about) if ranks.first else None)
     if read is None:
         return
     check_disk(out, (total - read) * sum(array.nbytes for array in example.values()))
-    loader = DataLoader(Readable(source, read), batch, num_workers=workers)
-    with Writer(out, list(example)) as writer:
-        for k, (index, images, labels, errors) in enumerate(loader):
-            writer.write(int(index[0]), arrays(images, labels))
-            corrupt += [(source.name(int(i)), e) for i, e in zip(index, errors, strict=True) if e]
-            read = int(index[-1]) + 1
-            if k % save_every == save_every - 1 or read == total:
+    batches = [range(first, min(first + batch, total)) for first in range(read, total, batch)]
+    mine = iter(DataLoader(Readable(source), batch_sampler=batches[ranks.rank :: ranks.size], num_workers=workers))
+    with Writer(out, list(example) if ranks.first else []) as writer:
+        for k in range(0, len(batches), ranks.size):
+            for index, rows, errors in filter(None, ranks.collect(encoded(next(mine, None), arrays))):
+                writer.write(int(index[0]), rows)
+                corrupt += [(source.name(int(i)), e) for i, e in zip(index, errors, strict=True) if e]
+                read = int(index[-1]) + 1
+            if not ranks.first:
+                continue
+            if k // ranks.size % save_every == save_every - 1 or read == total:
                 writer.sync()  # first the rows, then the note that they are there
                 keep(out, about, read, corrupt)
             yield Progress(read, total, corrupt)
-    finish(out, about, corrupt)
+    if ranks.first:
+        finish(out, about, corrupt)
+    while not (out / "meta.json").exists():  # at full scale longer than ranks wait for each other
+        time.sleep(1)
+
+
+def encoded(loaded: tuple | None, arrays: Callable) -> tuple | None:
+    """One batch as it is written: indices, arrays and errors. None where a rank has none left."""
+    if loaded is None:
+        return None
+    index, images, labels, errors = loaded
+    return index, arrays(images, labels), errors
 
 
 class Writer:
@@ -146,9 +162,10 @@ class Writer:
 
 
 @torch.no_grad()
-def encode(vae, images: Tensor, device: str = "cpu") -> np.ndarray:
+def encode(vae, images: Tensor, device: str = "cpu", bf16: bool = False) -> np.ndarray:
     """Posterior mean and standard deviation (B, 2C, h, w) of uint8 images (B, 1 or 3, H, W)."""
-    posterior = vae.encode(images.to(device).float() / 127.5 - 1).latent_dist
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+        posterior = vae.encode(images.to(device).float() / 127.5 - 1).latent_dist
     return torch.cat([posterior.mean, posterior.std], dim=1).float().cpu().numpy()
 
 
@@ -157,8 +174,8 @@ def begin(out: Path, about: dict) -> tuple[int | None, list]:
     for name in ("meta.json", "state.json"):
         if (out / name).exists():
             found = json.loads((out / name).read_text())
-            if differ := [k for k in about if found["about"].get(k) != about[k]]:
-                changes = ", ".join(f"{k} was {found['about'].get(k)!r}, is {about[k]!r}" for k in differ)
+            if differ := [k for k in {**about, **found["about"]} if found["about"].get(k) != about.get(k)]:
+                changes = ", ".join(f"{k} was {found['about'].get(k)!r}, is {about.get(k)!r}" for k in differ)
                 raise ValueError(
                     f"{out} is a cache of something else ({changes}): choose another folder, or delete it."
                 )
@@ -285,14 +302,3 @@ def check_disk(out: Path, need: int) -> None:
             f"{out} needs {need / 1e9:.2f} GB more, and its disk has {free / 1e9:.2f} GB free: "
             "make room or choose another folder (--out)."
         )
-
-
-def prepared(progress: Iterator[Progress], what: str) -> list[tuple[str, str]]:
-    """Run a preparation to its end under a progress bar; returns the images that could not be read."""
-    corrupt: list[tuple[str, str]] = []
-    with tqdm(unit="image", desc=what) as bar:
-        for step in progress:
-            bar.total, corrupt = step.total, step.corrupt
-            bar.update(step.read - bar.n)
-            bar.set_postfix(corrupt=len(corrupt))
-    return corrupt

@@ -87,25 +87,20 @@ def crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def readable(source: Source, i: int) -> tuple[int, Tensor, int, str]:
-    """(i, image, label, ""), or label -1 and the error of an image that cannot be read."""
-    try:
-        image, label = source[i]
-        return i, image, label, ""
-    except Exception as error:  # every decoder has errors of its own
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-            raise  # not the file, but the machine
-        return i, torch.zeros(source.shape, dtype=torch.uint8), -1, f"{type(error).__name__}: {error}"
-
-
 class Readable(torch.utils.data.Dataset):
-    """A source from some row on, damaged images marked rather than raised."""
+    """A source by rows (i, image, label, ""); a damaged image gets the label -1 and its error."""
 
-    def __init__(self, source: Source, start: int = 0):
-        self.source, self.start = source, start
+    def __init__(self, source: Source):
+        self.source = source
 
     def __len__(self) -> int:
-        return len(self.source) - self.start
+        return len(self.source)
 
-    def __getitem__(self, k: int) -> tuple[int, Tensor, int, str]:
-        return readable(self.source, self.start + k)
+    def __getitem__(self, i: int) -> tuple[int, Tensor, int, str]:
+        try:
+            image, label = self.source[i]
+            return i, image, label, ""
+        except Exception as error:  # every decoder has errors of its own
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise  # not the file, but the machine
+            return i, torch.zeros(self.source.shape, dtype=torch.uint8), -1, f"{type(error).__name__}: {error}"

@@ -36,6 +36,6 @@ def build(config: NetConfig, shape: tuple[int, ...], num_classes: int | None, se
     if config.v_depth is not None and not 0 <= config.v_depth <= config.depth:
         raise ValueError(f"v_depth = {config.v_depth}; it counts blocks of the {config.depth}: 0 to {config.depth}.")
     network, _ = KINDS[config.kind]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return network(config, shape, num_classes)

@@ -66,7 +66,8 @@ class Network(nn.Module, ABC):
             raise ValueError("this network has no v-head: build it with v_depth, or use net.velocity(z, t, cond).")
         state = self.trunk(z, r, t, cond)
         u = self.u_branch(*state) if "u" in need else None
-        return u, self.v_branch(*state) if "v" in need and self.has_v else None
+        v = self.v_branch(*state) if "v" in need and self.has_v else None
+        return tuple(None if out is None else out.to(z.dtype) for out in (u, v))  # whatever autocast computed in
 
     def u(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond()) -> Tensor:
         """The average velocity alone; the v-branch is not computed."""

@@ -43,7 +43,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (linear(width, width) for _ in range(4))
-        self.q_norm, self.k_norm = (nn.RMSNorm(width // heads, eps=1e-6) for _ in range(2))
+        self.q_norm, self.k_norm = (RMSNorm(width // heads) for _ in range(2))
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         q, k, v = (  # (B, H, S, K) each
@@ -65,6 +65,20 @@ class ClassicAttention(nn.Module):
     def forward(self, x: Tensor, rope=()) -> Tensor:
         q, k, v = rearrange(self.qkv(x), "b s (n h k) -> n b h s k", n=3, h=self.heads)
         return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h s k -> b s (h k)"))
+
+
+class RMSNorm(nn.RMSNorm):
+    """x over its root mean square, times a weight, over the last dimension (D,)."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)  # autocast's bfloat16: no fused kernel takes both
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        # CUDA's kernel has no forward derivative; the compiler fuses this one itself
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
 
 class SwiGLU(nn.Module):
@@ -99,8 +113,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, modern: bool = True):
         super().__init__()
-        norm = nn.RMSNorm if modern else nn.LayerNorm
-        self.norm1, self.norm2 = norm(width, eps=1e-6), norm(width, eps=1e-6)
+        self.norm1, self.norm2 = (RMSNorm(width) if modern else nn.LayerNorm(width, eps=1e-6) for _ in range(2))
         self.attn = Attention(width, heads) if modern else ClassicAttention(width, heads)
         self.mlp = SwiGLU(width) if modern else GeluMLP(width)
         self.attn_scale, self.mlp_scale = (nn.Parameter(torch.zeros(width)) for _ in range(2))
@@ -115,7 +128,7 @@ class FinalLayer(nn.Module):
 
     def __init__(self, width: int, out: int):
         super().__init__()
-        self.norm, self.linear = nn.RMSNorm(width, eps=1e-6), zero(nn.Linear(width, out))
+        self.norm, self.linear = RMSNorm(width), zero(nn.Linear(width, out))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.norm(x))

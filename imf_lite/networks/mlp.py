@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..conditions import Guided
 from .base import Network
 from .embeddings import SummedEmbedding
-from .layers import FinalLayer
+from .layers import FinalLayer, RMSNorm
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = RMSNorm(width)
         self.w1, self.wc, self.w2 = (
             nn.Linear(width, width),
             nn.Linear(width, width, bias=False),

@@ -1,0 +1,99 @@
+"""How fast full-size training is on this device: images a second, memory, share of peak, on random latents.
+
+    python -m benchmarks.imagenet_step                      # iMF B/2, eager and compiled, every precision
+    python -m benchmarks.imagenet_step --names imagenet_imf_xl2 --batch 64
+
+Prints a table and adds its rows to toy_experiments/results/imagenet_step.csv, which the ImageNet notebook's planner
+reads. One process, one device, no data set.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+import tyro
+
+from imf_lite import flops, guidance, recipes, training
+from imf_lite.draws import draw
+from imf_lite.networks import build
+from imf_lite.objective import Objective
+from imf_lite.rng import generator
+from toy_experiments.experiment import RESULTS, read_table, write_table
+
+SHAPE, CLASSES = (4, 32, 32), 1000
+SAME = ("device", "recipe", "precision", "compiled", "batch")
+
+
+def measure(name: str, precision: str, compile: bool, batch: int, steps: int, device: torch.device) -> dict:
+    """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones."""
+    recipe = recipes.get(name, precision=precision)
+    torch._dynamo.reset()  # what the last variant compiled goes, and its memory
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    net = build(recipe.net, SHAPE, CLASSES).to(device)
+    rule = guidance.rule(recipe.method, recipe.guidance)
+    objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, bf16=precision == "bf16")
+    loss = torch.compile(objective, dynamic=False) if compile else objective
+    optimizer = torch.optim.AdamW(net.parameters(), recipe.lr, recipe.betas, fused=True)
+    x, y = torch.randn(batch, *SHAPE, device=device), torch.arange(batch, device=device) % CLASSES
+    cuda, seconds = device.type == "cuda", []
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    for k in range(steps + 2):
+        draws = draw(x, y, recipe.draws, generator(device, k), net.guided)
+        start = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        loss(draws).loss.backward()
+        optimizer.step()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    pace = batch / sorted(seconds[2:])[steps // 2]
+    where = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    peak = flops.peak(where, precision)
+    return {
+        "device": where,
+        "recipe": name,
+        "precision": precision,
+        "compiled": int(compile),
+        "batch": batch,
+        "images_per_s": pace,
+        "share_of_peak": pace * flops.per_image(recipe, SHAPE, CLASSES) / peak if peak else "",
+        "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else "",
+        "torch": torch.__version__,
+        "code": training.fingerprint(),
+    }
+
+
+def main(
+    names: tuple[str, ...] = ("imagenet_imf_b2",),
+    batch: int | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+    out: Path = RESULTS,
+) -> None:
+    """Measure, print, and add to the table.
+
+    Args:
+        names: recipes.
+        batch: images an update; default 64 on a GPU, 2 elsewhere.
+        steps: timed updates; default 20 on a GPU, 1 elsewhere.
+        device: cuda or cpu; default: the best there is.
+        out: folder of imagenet_step.csv.
+    """
+    where = training.pick_device(device)
+    cuda = where.type == "cuda"
+    variants = [(p, c) for c in (False, True) for p in ("fp32", "tf32", "bf16")] if cuda else [("fp32", False)]
+    path = out / "imagenet_step.csv"
+    for name in names:
+        for precision, compile in variants:
+            row = measure(name, precision, compile, batch or (64 if cuda else 2), steps or (20 if cuda else 1), where)
+            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+            kept = read_table(path) if path.exists() else []
+            write_table(path, [*(r for r in kept if any(r[k] != row[k] for k in SAME)), row])
+    print(path)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,79 @@
+"""Fetches and makes what the built book needs, so that it needs no network: `python docs/assets.py`.
+
+MathJax and onnxruntime-web come from the npm registry in the versions of package-lock.json; the live page's networks
+are exported from those that ship with the package. What is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from imf_lite import export, weights
+from imf_lite.folders import pretrained
+from imf_lite.latents import Latents
+from imf_lite.rng import generator
+
+DOCS = Path(__file__).parent
+LIVE = DOCS / "live"
+NETWORKS = {
+    "fashion-imf": pretrained("fashion") / "networks" / "fashion_imf",
+    "fashion-fm": pretrained("fashion") / "networks" / "fashion_fm_plain",
+    **{f"plane-{name}": pretrained("plane") / name for name in ("fm", "mf", "imf")},
+}
+VENDORED = {
+    "mathjax/es5/tex-chtml.js": DOCS / "_static" / "mathjax" / "tex-chtml.js",
+    "mathjax/es5/output/chtml/fonts": DOCS / "_static" / "mathjax" / "output" / "chtml" / "fonts",
+    "mathjax/es5/input/tex/extensions": DOCS / "_static" / "mathjax" / "input" / "tex" / "extensions",
+    "onnxruntime-web/dist/ort.wasm.bundle.min.mjs": LIVE / "vendor" / "ort.wasm.bundle.min.mjs",
+    "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm": LIVE / "vendor" / "ort-wasm-simd-threaded.wasm",
+}
+
+
+def vendor() -> None:
+    """Packages of package-lock.json, and of them the files that pages load. Raises SystemExit without npm."""
+    if shutil.which("npm") is None:
+        sys.exit("npm is missing: the book's MathJax and onnxruntime-web come by it (Node.js 18 or later).")
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=DOCS, check=True)
+    for source, target in VENDORED.items():
+        found = DOCS / "node_modules" / source
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if found.is_dir():
+            shutil.copytree(found, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(found, target)
+
+
+def noise() -> np.ndarray:
+    """What the live page starts from, (13, 4, 8, 8): three corners of its plane of noise, and one for each class."""
+    return torch.randn(13, 4, 8, 8, generator=generator("cpu", 0)).numpy()
+
+
+def models(out: Path) -> None:
+    """Every network and the decoder as ONNX in half precision, the noise, and what all were made from."""
+    sources = [p for folder in (*NETWORKS.values(), pretrained("fashion") / "vae") for p in sorted(folder.iterdir())]
+    sources += [Path(export.__file__), Path(__file__)]
+    made_from = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
+    stamp = out / "made_from.txt"
+    if stamp.exists() and stamp.read_text() == made_from:
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    for name, folder in NETWORKS.items():
+        about = weights.about(folder)
+        data = {"data": about["data"]} if "data" in about else {}
+        export.export_u(weights.load(folder), out / f"{name}.onnx", half=True, about=data)
+    about = weights.about(NETWORKS["fashion-imf"])
+    export.export_decoder(Latents(**about["latents"]), (4, 8, 8), out / "fashion-decoder.onnx", half=True)
+    noise().tofile(out / "noise.bin")
+    stamp.write_text(made_from)
+
+
+if __name__ == "__main__":
+    vendor()
+    models(LIVE / "models")

@@ -1,0 +1,45 @@
+"""The book's pages, made from the repository (Sphinx itself runs in `make book`)."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "docs"))
+import check
+import pages
+
+
+def test_links_lead_into_the_book():
+    readme, page = pages.ROOT / "README.md", pages.DOCS / "readme.md"
+    text = "[a](CLAIMS.md#b) [c](notebooks/00_quickstart.ipynb) ![d](notebooks/figures/graphs.png) [e](https://f.org)"
+    assert pages.relink(text, readme, page) == (
+        "[a](claims.md#b) [c](lessons/00_quickstart.ipynb) ![d](lessons/figures/graphs.png) [e](https://f.org)"
+    )
+    found = pages.relink("[`l`](imf_lite/losses.py) [n](imf_lite/networks) [t](tests) [s](cluster.slurm)", readme, page)
+    assert found == (
+        "{py:mod}`l <imf_lite.losses>` {py:mod}`n <imf_lite.networks>` `t` {download}`s <../cluster.slurm>`"
+    )
+    solution = pages.SOLUTIONS[0]
+    assert pages.relink(f"[x](../{solution.name})", solution, pages.PAGES[solution]) == f"[x](../{solution.name})"
+    with pytest.raises(ValueError, match=r"README.md links to gone.md, which is not there"):
+        pages.relink("[x](gone.md)", readme, page)
+
+
+def test_displayed_formulas_are_paragraphs():
+    assert pages.displayed("a $x$\n$$y\n= z$$\nb") == "a $x$\n\n$$y\n= z$$\n\nb"
+    assert pages.displayed("a\n$$y$$\nb") == "a\n\n$$y$$\n\nb"
+
+
+def test_every_notebook_has_a_card():
+    cards = [pages.card(path) for path in pages.NOTEBOOKS]
+    assert len(cards) >= 11 and all(len(c.question) > 20 and c.time for c in cards)
+
+
+def test_the_check_finds_what_is_broken(tmp_path):
+    (tmp_path / "a.html").write_text('<a href="b.html#here">x</a><a href="https://elsewhere.org">ok</a>')
+    (tmp_path / "b.html").write_text('<p id="here">x</p>')
+    assert check.problems(tmp_path) == []
+    bad = '<a href="gone.html"></a><a href="b.html#no"></a><script src="https://cdn.org/x.js"></script>'
+    (tmp_path / "a.html").write_text(bad)
+    assert len(check.problems(tmp_path)) == 3

@@ -1,0 +1,52 @@
+"""Three networks in the plane, by flow matching, MF and iMF, for the live page: same draws, data and initial weights.
+
+    python -m toy_experiments.plane      # two minutes; writes imf_lite/pretrained/plane
+
+On eight Gaussians, whose true flow is known in closed form, so that the page can draw it behind what a network says.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import tyro
+
+from imf_lite import training
+from imf_lite.folders import pretrained
+from imf_lite.weights import save_pretrained, without_v
+
+from .datasets import EIGHT
+from .experiment import Job, map_jobs, plane, samples, train
+from .metrics import sliced_wasserstein
+
+VARIANTS = {"fm": "fm", "mf": "mf", "imf": "head"}
+
+
+def ship(job: Job, folder: Path, out: Path) -> str:
+    """Train one and keep its u-path, with the distance of its samples to the data."""
+    run = train(job, folder)
+    real = EIGHT.sample(8000, torch.Generator().manual_seed(1))
+    apart = {nfe: float(sliced_wasserstein(samples(run, steps=nfe), real)) for nfe in (1, 2, 64)}
+    about = {"recipe": json.loads(job.recipe.to_json()), "distance": apart, "code": training.fingerprint()}
+    about["data"] = {"means": EIGHT.means.tolist(), "std": EIGHT.std}
+    save_pretrained(without_v(training.load_network(run, "cpu")), out / job.keys["method"], about, torch.float16)
+    return f"{job.keys['method']:4} distance at 1, 2, 64 evaluations: {apart}"
+
+
+def main(folder: Path = Path("runs/plane"), out: Path = pretrained("plane"), steps: int = 6000) -> None:
+    """Train and write all three.
+
+    Args:
+        folder: of the runs; what is there already is not trained again.
+        out: folder of the networks.
+        steps: updates.
+    """
+    changes = {"steps": steps, "decay": "linear", "lr": 2e-3, "ema": 0.995}
+    jobs = [Job({"method": name}, "eight_gaussians", plane(v, **changes)) for name, v in VARIANTS.items()]
+    print("\n".join(map_jobs(ship, jobs, folder, out, workers=1)))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
