@@ -24,7 +24,7 @@ fashion: $(READY)
 
 book: $(VENV)/.ready-book
 	OMP_NUM_THREADS=1 $(BIN)/python docs/assets.py
-	$(BIN)/sphinx-build -b html -W --keep-going -q docs docs/_build/html
+	$(BIN)/sphinx-build -b html -E -W --keep-going -q docs docs/_build/html
 	$(BIN)/python docs/check.py
 	@echo "the book: docs/_build/html/index.html (the live page in it needs a server: $(BIN)/python -m http.server -d docs/_build/html)"
 

@@ -39,6 +39,8 @@ html_theme_options = {
     "use_download_button": True,
     "navbar_persistent": [],
 }
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}
 html_copy_source = True
 html_show_sphinx = False
 mathjax_path = "mathjax/tex-chtml.js"  # vendored by assets.py

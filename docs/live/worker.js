@@ -5,21 +5,35 @@ import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
 ort.env.wasm.wasmPaths = { wasm: new URL("./vendor/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 ort.env.wasm.numThreads = 1; // more would need headers that a static server does not send
 
+const coming = new Map();
 const sessions = new Map();
 const abouts = new Map();
 
+// A network's files, asked for once.
+function get(name) {
+  const read = async (file) => {
+    const response = await fetch(new URL(`./models/${file}`, import.meta.url));
+    if (!response.ok) throw new Error(`${file}: ${response.status}`);
+    return response;
+  };
+  if (!coming.has(name)) {
+    const files = [read(`${name}.json`).then((r) => r.json()), read(`${name}.onnx`).then((r) => r.arrayBuffer())];
+    coming.set(name, Promise.all(files));
+  }
+  return coming.get(name);
+}
+
 async function load(name) {
   if (!sessions.has(name)) {
-    const get = async (file) => {
-      const response = await fetch(new URL(`./models/${file}`, import.meta.url));
-      if (!response.ok) throw new Error(`${file}: ${response.status}`);
-      return response;
-    };
-    abouts.set(name, await (await get(`${name}.json`)).json());
-    sessions.set(name, await ort.InferenceSession.create(await (await get(`${name}.onnx`)).arrayBuffer()));
+    const [about, bytes] = await get(name);
+    abouts.set(name, about);
+    sessions.set(name, await ort.InferenceSession.create(bytes));
+    coming.delete(name);
   }
   return abouts.get(name);
 }
+
+for (const name of ["fashion-imf", "fashion-decoder"]) get(name).catch(() => {}); // while WebAssembly starts
 
 const filled = (count, value) => new ort.Tensor("float32", new Float32Array(count).fill(value), [count]);
 
