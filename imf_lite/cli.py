@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Union
@@ -385,7 +385,8 @@ def export(onnx: Path, run: Path | None = None, weights: str | None = None, half
 
     net, about = trained_network(run, weights, "cpu")
     space = space_of(net, about, vae, latents)
-    said = [to_onnx.export_u(trained.without_v(net) if net.has_v else net, onnx / "u.onnx", half)]
+    more = {} if space is None else {"latents": asdict(space)}
+    said = [to_onnx.export_u(trained.without_v(net) if net.has_v else net, onnx / "u.onnx", half, more)]
     if space is not None and space.vae:
         said.append(to_onnx.export_decoder(space, net.shape, onnx / "decoder.onnx", half))
     for one in said:

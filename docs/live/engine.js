@@ -1,26 +1,32 @@
-// Asks the worker, and never more than it can answer.
+// Asks the workers: one for what must follow the hand, one for all that takes longer.
 
-const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+const workers = new Map();
 const waiting = new Map();
 let count = 0;
 
-worker.onmessage = ({ data: { id, result, error } }) => {
-  const { resolve, reject } = waiting.get(id);
-  waiting.delete(id);
-  if (error) reject(new Error(error));
-  else resolve(result);
-};
+function worker(lane) {
+  if (!workers.has(lane)) {
+    const made = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: lane });
+    made.onmessage = ({ data: { id, result, error } }) => {
+      const { resolve, reject } = waiting.get(id);
+      waiting.delete(id);
+      if (error) reject(new Error(error));
+      else resolve(result);
+    };
+    made.onerror = (event) => {
+      for (const { reject } of waiting.values()) reject(new Error(event.message || "a worker could not be started"));
+      waiting.clear();
+    };
+    workers.set(lane, made);
+  }
+  return workers.get(lane);
+}
 
-worker.onerror = (event) => {
-  for (const { reject } of waiting.values()) reject(new Error(event.message || "the worker could not be started"));
-  waiting.clear();
-};
-
-export function ask(operation, request) {
+export function ask(operation, request, lane = "slow") {
   return new Promise((resolve, reject) => {
     const id = count++;
     waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, operation, request });
+    worker(lane).postMessage({ id, operation, request });
   });
 }
 

@@ -41,7 +41,7 @@ const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 const draw = newest(async () => {
   const z = noiseAt(corner(0), corner(1), corner(2), place.x, place.y);
   const request = { model: "fashion-imf", z, count: 1, steps: 1, cond: { ...state, y: [state.y] } };
-  const { grey, network, decoder } = await ask("images", request);
+  const { grey, network, decoder } = await ask("images", request, "fast");
   paint(at("image"), grey);
   times.push(network + decoder);
   const middle = times.slice(-50).sort((a, b) => a - b)[Math.floor(Math.min(times.length, 50) / 2)];
@@ -55,7 +55,8 @@ const draw = newest(async () => {
 const drawGrid = newest(async () => {
   const cond = { ...state, y: CLASSES.map((_, k) => k) };
   const z = noise.subarray(3 * SIZE);
-  const { grey } = await ask("images", { model: "fashion-imf", z, count: CLASSES.length, steps: 1, cond });
+  const request = { model: "fashion-imf", z, count: CLASSES.length, steps: 1, cond };
+  const { grey } = await ask("images", request, "fast");
   CLASSES.forEach((_, k) => paint(at(`class${k}`), grey, k));
 });
 
@@ -139,10 +140,14 @@ export async function start() {
   pad(at("pad"), place, changed);
   mark();
   noise = new Float32Array(await (await fetch(new URL("./models/noise.bin", import.meta.url))).arrayBuffer());
-  await ask("load", { name: "fashion-imf" }); // so that no time is that of loading
-  await ask("load", { name: "fashion-decoder" });
+  await ask("load", { name: "fashion-imf" }, "fast"); // so that no time is that of loading
+  await ask("load", { name: "fashion-decoder" }, "fast");
   await draw();
   await drawGrid();
-  await ask("load", { name: "fashion-fm" });
+}
+
+// What takes longer, when the rest of the page is there.
+export async function finish() {
+  for (const name of ["fashion-imf", "fashion-decoder", "fashion-fm"]) await ask("load", { name });
   await compare();
 }

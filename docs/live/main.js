@@ -1,6 +1,6 @@
 // Starts both halves of the page, and says so where that cannot be done.
 
-import { start as fashion } from "./fashion.js";
+import { finish, start as fashion } from "./fashion.js";
 import { start as plane } from "./plane.js";
 
 const message = document.getElementById("message");
@@ -9,10 +9,12 @@ try {
   if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly, in which the networks run");
   message.textContent = "Loading the networks …";
   await fashion();
-  await plane();
   message.hidden = true;
+  await plane();
+  await finish();
   document.body.dataset.ready = "true";
 } catch (error) {
+  message.hidden = false;
   message.textContent =
     `The networks cannot run here: ${error.message}. ` +
     "The pictures of the lessons show what they make; a recent Firefox, Chrome or Safari runs them.";

@@ -1,4 +1,5 @@
-// Runs the networks, away from the page: one request at a time, in the order in which they come.
+// Runs the networks, away from the page: one request at a time, in the order in which they come. The fast worker asks
+// for its networks while WebAssembly starts.
 
 import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
 
@@ -33,7 +34,7 @@ async function load(name) {
   return abouts.get(name);
 }
 
-for (const name of ["fashion-imf", "fashion-decoder"]) get(name).catch(() => {}); // while WebAssembly starts
+if (self.name === "fast") for (const name of ["fashion-imf", "fashion-decoder"]) get(name).catch(() => {});
 
 const filled = (count, value) => new ort.Tensor("float32", new Float32Array(count).fill(value), [count]);
 
