@@ -1,5 +1,6 @@
 """The book, by Sphinx: `make book`."""
 
+import inspect
 import re
 import shutil
 import sys
@@ -22,6 +23,7 @@ nb_render_markdown_format = "myst"  # tables in outputs
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
 autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": True}
 napoleon_use_rtype = False
 add_module_names = False
@@ -46,18 +48,59 @@ html_show_sphinx = False
 mathjax_path = "mathjax/tex-chtml.js"  # vendored by assets.py
 
 
+kept: list[str] = []  # of an attribute, from before napoleon
+
+
+def keep(app, what, name, obj, options, lines: list[str]) -> None:
+    """napoleon would read "a: b" of an attribute as a type and a text."""
+    kept[:] = lines
+
+
 def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
     """Docstrings are written to be read in the source: `code` in single backticks, and signs that mean themselves."""
+    if what in ("attribute", "data"):
+        lines[:] = kept
+    if what == "module":
+        lines[:] = literal(lines)
+    inside = False
     for k, line in enumerate(lines):
-        if line.lstrip().startswith(".."):
+        inside = line.endswith("::") or (inside and (not line or line.startswith(" ")))
+        if inside or line.lstrip().startswith(("..", ">>>")):
             continue
         parts = re.split(r"(``[^`]*``|`[^`]*`|^\s*:[^:]+:)", line)  # code, or the name of a field
         for i, part in enumerate(parts):
             if part.startswith("`"):
                 parts[i] = f"``{part.strip('`')}``"
             elif i % 2 == 0:
-                parts[i] = re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part)
+                parts[i] = re.sub(r"((?<!\w)\*\w[\w ]*\*(?!\w))|([*|]|(?<=\w)_(?!\w))", escaped, part)
         lines[k] = "".join(parts)
+
+
+def escaped(match: re.Match) -> str:
+    """Emphasis stays; other signs lose their meaning."""
+    return match[1] or f"\\{match[2]}"
+
+
+def literal(lines: list[str]) -> list[str]:
+    """Indented tables and examples, as they are written."""
+    made = []
+    for k, line in enumerate(lines):
+        if line.startswith("    ") and k > 1 and not lines[k - 1] and lines[k - 2] and lines[k - 2][0] != " ":
+            made += ["::", ""]
+        made.append(line)
+    return made
+
+
+def short(app, what, name, obj, options, signature: str | None, returns: str | None):
+    """The command line's long signature (every recipe is in it) by its names alone."""
+    if signature and len(signature) > 2000:
+        return f"({', '.join(inspect.signature(obj).parameters)})", returns
+    return None
+
+
+def skip(app, what, name, obj, skipped: bool, options) -> bool | None:
+    """Fields of a NamedTuple are described by its docstring."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def copy_live(app, exception) -> None:
@@ -67,5 +110,8 @@ def copy_live(app, exception) -> None:
 
 
 def setup(app) -> None:
+    app.connect("autodoc-process-docstring", keep, priority=100)
+    app.connect("autodoc-process-signature", short)
+    app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-docstring", as_rst, priority=900)  # after napoleon
     app.connect("build-finished", copy_live)

@@ -41,7 +41,7 @@ def write() -> None:
         if source.suffix == ".ipynb":
             page.write_text(json.dumps(notebook(source, page)))
         else:
-            page.write_text(relink(source.read_text(), source, page))
+            page.write_text(relink(linked(source.read_text()), source, page))
     (LESSONS / "index.md").write_text(index())
 
 
@@ -57,6 +57,13 @@ def notebook(source: Path, page: Path) -> dict:
             cell["source"] = "".join(cell["source"]).replace(f"attachment:{name}", f"figures/{picture.name}")
         cell["source"] = relink(displayed("".join(cell["source"])), source, page)
     return book
+
+
+def linked(text: str) -> str:
+    """README under a title of its own, and in CLAIMS.md "notebook 03" as a link."""
+    text = text.replace("# imf_lite\n", "# README: run it\n", 1)
+    by_number = {path.stem.split("_")[0]: path.name for path in NOTEBOOKS}
+    return re.sub(r"(?<!`)notebook (\d\d|ablation)\b", lambda m: f"[{m[0]}](notebooks/{by_number[m[1]]})", text)
 
 
 def displayed(text: str) -> str:
@@ -115,15 +122,33 @@ def card(path: Path) -> Card:
     return Card(path.stem, *(p.group(1).strip() for p in parts))
 
 
+def number(path: Path) -> str:
+    """How the lessons speak of each other."""
+    return f"{int(path.stem[:2])}. " if path.stem[:2].isdigit() else ""
+
+
 def index() -> str:
     """The lessons as cards with picture, question and run time."""
-    lines = ["# Lessons", "", "::::{grid} 1 1 2 2", ":gutter: 3", ""]
+    lines = [
+        "# Lessons",
+        "",
+        "In order; lesson 0 is the whole story in five minutes. You need PyTorch and the idea of a ",
+    ]
+    lines[-1] += "derivative along a direction; diffusion models need not be known."
+    lines += ["", "::::{grid} 1 1 2 2", ":gutter: 3", ""]
     for path in NOTEBOOKS:
         c = card(path)
-        lines += [f":::{{grid-item-card}} {c.title}", f":link: {c.name}", ":link-type: doc"]
+        lines += [f":::{{grid-item-card}} {number(path)}{c.title}", f":link: {c.name}", ":link-type: doc"]
         lines += [f":img-top: figures/{c.name}.png", "", c.question, "+++", f"Time: {c.time}", ":::", ""]
-    lines += ["::::", "", "```{toctree}", ":hidden:", "", *(path.stem for path in NOTEBOOKS), "solutions/index", "```"]
-    solutions = ["# Solutions", "", "The exercises at the ends of the lessons, solved.", "", "```{toctree}"]
-    solutions += [f"{card(ROOT / 'notebooks' / p.name).title} <{p.stem}>" for p in SOLUTIONS]
+    entries = [f"{number(path)}{card(path).title} <{path.stem}>" for path in NOTEBOOKS]
+    lines += ["::::", "", "```{toctree}", ":hidden:", "", *entries, "solutions/index", "```"]
+    solutions = [
+        "# Solutions",
+        "",
+        "The exercises at the ends of the lessons, solved. They are shown without what they ",
+    ]
+    solutions[-1] += "print, but for the last; every run of the tests executes them, assertions included."
+    solutions += ["", "```{toctree}"]
+    solutions += [f"{number(p)}{card(ROOT / 'notebooks' / p.name).title} <{p.stem}>" for p in SOLUTIONS]
     (LESSONS / "solutions" / "index.md").write_text("\n".join([*solutions, "```", ""]))
     return "\n".join([*lines, ""])

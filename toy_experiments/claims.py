@@ -49,6 +49,8 @@ what that writes. `make claims` runs every experiment behind it again (about thr
 fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*:
 "same" if losses, draws, guidance and objective are those that were measured, or give the same first 20 updates of every
 kind of run (`python -m toy_experiments.behaviour`). "Not checked here yet" means what it says.
+*At full scale*: `papermill notebooks/08_imagenet_256.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
+the recipe that is named.
 
 | claim | paper (quoted) | measured here | checked by | code | at full scale |
 |---|---|---|---|---|---|

@@ -7,7 +7,7 @@ const message = document.getElementById("message");
 
 try {
   if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly, in which the networks run");
-  message.textContent = "Loading the networks …";
+  message.textContent = "Loading the networks (about 20 MB, from this site) …";
   await fashion();
   message.hidden = true;
   await plane();
