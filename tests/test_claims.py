@@ -1,5 +1,6 @@
 """Claims, twice: on the stored results of full runs, and live in miniatures that break when the code does."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,15 +8,20 @@ import torch
 from helpers import gradients
 from scipy.stats import spearmanr
 
-from imf_lite import losses, training
+from imf_lite import bands, losses, training, weights
 from imf_lite.conditions import Cond
 from imf_lite.draws import DrawConfig, draw
+from imf_lite.folders import pretrained
 from imf_lite.networks import MLPConfig, build
 from imf_lite.objective import Objective
+from imf_lite.recipes import Recipe
 from imf_lite.rng import generator
+from imf_lite.sampling import euler, generate, sample
 from imf_lite.training import fingerprint
-from toy_experiments import analysis, behaviour, claims, datasets, measured
+from toy_experiments import analysis, behaviour, claims, datasets, measured, plane
+from toy_experiments.datasets import EIGHT
 from toy_experiments.experiment import RESULTS, plane_guided, read_table
+from toy_experiments.metrics import sliced_wasserstein
 
 ROOT = Path(__file__).parent.parent
 NAMED_BEFORE = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
@@ -44,6 +50,22 @@ def test_the_table_is_what_the_script_writes():
 def test_results_are_of_the_code_as_it_is():
     for path in RESULTS.glob("*.csv"):
         assert behaviour.stands({r["code"] for r in read_table(path)}), f"{path.name}: run `make claims`"
+    for path in bands.FOLDER.glob("*.json"):
+        assert behaviour.stands({json.loads(path.read_text())["about"]["code"]}), f"{path.name}: benchmarks.bands"
+
+
+@pytest.mark.parametrize("name", plane.VARIANTS)
+def test_shipped_networks_in_the_plane_are_what_they_say(name):
+    """Made by today's recipe and code; their samples are as far from the data as was written down."""
+    folder = pretrained("plane") / name
+    about, net = weights.about(folder), weights.load(folder)
+    assert Recipe.from_json(json.dumps(about["recipe"])) == plane.recipe(name) and behaviour.stands({about["code"]})
+    real = EIGHT.sample(8000, torch.Generator().manual_seed(1))
+    for nfe, stored in about["distance"].items():
+        x, _ = generate(net, 8000, int(nfe), sampler=euler if name == "fm" else sample, batch=8000)
+        assert sliced_wasserstein(x, real) == pytest.approx(stored, rel=0.02)  # weights are stored in half precision
+    one, _, many = about["distance"].values()
+    assert one > 0.9 and many < 0.05 if name == "fm" else one < 0.1
 
 
 def test_the_recorded_first_updates_are_those_of_the_code():

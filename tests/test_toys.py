@@ -22,6 +22,7 @@ from toy_experiments import (
     guidance,
     knobs,
     metrics,
+    plane,
     quality,
     stability,
 )  # fmt: skip
@@ -136,6 +137,13 @@ def test_compared_runs_share_all_but_the_method():
     mf, boundary, head = (experiment.plane(v) for v in ("mf", "boundary", "head"))
     assert mf.net == boundary.net and mf.draws == boundary.draws == head.draws and mf.lr == head.lr
     assert (mf.method, boundary.method, head.method, mf.p) == ("mf", "imf", "imf", 0.0)
+
+
+def test_networks_in_the_plane_are_trained_and_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plane, "map_jobs", serially)
+    plane.main(tmp_path / "runs", tmp_path / "out", steps=4)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"fm", "mf", "imf"}
+    assert "imf  distance at 1, 2, 64 evaluations" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("module, more", [(stability, {"sets": ("two_moons",)}), (quality, {"every": 4}), (knobs, {})])

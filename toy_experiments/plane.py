@@ -15,6 +15,7 @@ import tyro
 
 from imf_lite import training
 from imf_lite.folders import pretrained
+from imf_lite.recipes import Recipe
 from imf_lite.weights import save_pretrained, without_v
 
 from .datasets import EIGHT
@@ -22,6 +23,13 @@ from .experiment import Job, map_jobs, plane, samples, train
 from .metrics import sliced_wasserstein
 
 VARIANTS = {"fm": "fm", "mf": "mf", "imf": "head"}
+
+
+def recipe(name: str, steps: int = 4000) -> Recipe:
+    """fm, mf or imf. Wider times, so that t = 1, where one step starts, is not left out; large batches, since MF's
+    gradient is noisy."""
+    changes = {"steps": steps, "batch": 1024, "decay": "linear", "lr": 2e-3, "ema": 0.995, "draws.p_std": 1.6}
+    return plane(VARIANTS[name], **changes)
 
 
 def ship(job: Job, folder: Path, out: Path) -> str:
@@ -43,9 +51,7 @@ def main(folder: Path = Path("runs/plane"), out: Path = pretrained("plane"), ste
         out: folder of the networks.
         steps: updates.
     """
-    # wider times, so that t = 1, where one step starts, is not left out; large batches, since MF's gradient is noisy
-    changes = {"steps": steps, "batch": 1024, "decay": "linear", "lr": 2e-3, "ema": 0.995, "draws.p_std": 1.6}
-    jobs = [Job({"method": name}, "eight_gaussians", plane(v, **changes)) for name, v in VARIANTS.items()]
+    jobs = [Job({"method": name}, "eight_gaussians", recipe(name, steps)) for name in VARIANTS]
     print("\n".join(map_jobs(ship, jobs, folder, out, workers=1)))
 
 

@@ -84,6 +84,7 @@ const draw = newest(async () => {
     line(context, [e, [x[0], x[1]]], COLORS[name], [5, 4]);
     ring(context, e, "#888888", false);
     ring(context, [x[0], x[1]], COLORS[name], true);
+    Object.assign(canvas.dataset, { start: JSON.stringify(e), steps });
     canvas.dataset.landed = JSON.stringify([x[0], x[1]]);
     canvas.dataset.truth = JSON.stringify(truth.at(-1));
     at(`plane-${name}-cost`).textContent = `${COUNT + 1} points: ${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
