@@ -22,6 +22,7 @@ from .networks import Network
 from .vae import load_vae
 
 TOLERANCE = 1e-4
+LIMIT = 2e9  # bytes of an ONNX file
 BATCH = 3  # of the example that is traced; the batch is dynamic
 
 
@@ -94,14 +95,16 @@ def export_decoder(latents: Latents, shape: tuple[int, ...], path: str | Path, h
 
 @torch.no_grad()
 def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, half: bool, said: dict) -> dict:
-    """Trace, store, compare with PyTorch, and describe."""
+    """Trace, compare with PyTorch, and only then store and describe."""
     try:
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ValueError(f"{error.name} is missing: `pip install 'imf-lite[export]'`.") from error
-    module = module.eval()
+    module, stored = module.eval(), sum(p.numel() for p in module.parameters()) * (2 if half else 4)
+    if stored > LIMIT:
+        raise ValueError(f"{stored / 1e9:.1f} GB of weights: ONNX files hold less than {LIMIT / 1e9:g} GB; try half.")
     if half:
         module = copy.deepcopy(module)
         for p in module.parameters():
@@ -119,23 +122,23 @@ def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, 
         del node.metadata_props[:]  # where in Python it came from: a third of the file
     if half:
         halve(onnx, model)
-    checkpoint.write_bytes(path, model.SerializeToString())
-
-    session, error = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]), 0.0
+    content = model.SerializeToString()
+    session, error = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), 0.0
     for rows in (BATCH, 1):  # another batch than the traced one, too
         some = {name: value[-rows:] for name, value in given.items()}
         expected = module(*some.values())
         (found,) = session.run(None, {name: value.numpy() for name, value in some.items()})
         error = max(error, float(np.abs(found - expected.numpy()).max() / max(1.0, float(expected.abs().max()))))
     if not error < TOLERANCE:
-        raise RuntimeError(f"{path}: onnxruntime differs from PyTorch by {error:.2g}, more than {TOLERANCE}.")
+        raise RuntimeError(f"onnxruntime differs from PyTorch by {error:.2g}, more than {TOLERANCE}: not written.")
+    checkpoint.write_bytes(path, content)
     described = {
         "inputs": {
             k: {"shape": ["B", *v.shape[1:]], "type": str(v.dtype).removeprefix("torch.")} for k, v in given.items()
         },
         "output": {output: ["B", *expected.shape[1:]]},
         "weights": "float16" if half else "float32",
-        "bytes": path.stat().st_size,
+        "bytes": len(content),
         "difference_from_pytorch": float(f"{error:.2g}"),
     }
     checkpoint.write_text(path.with_suffix(".json"), json.dumps(said | described, indent=1))

@@ -69,8 +69,13 @@ def test_the_decoder_undoes_the_normalisation(tmp_path):
 
 def test_a_file_that_differs_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
-    with pytest.raises(RuntimeError, match=r"onnxruntime differs from PyTorch by .*, more than 0.0"):
+    (tmp_path / "u.onnx").write_text("a good one")
+    with pytest.raises(RuntimeError, match=r"onnxruntime differs from PyTorch by .*, more than 0.0: not written"):
         export.export_u(network("mlp"), tmp_path / "u.onnx")
+    monkeypatch.setattr(export, "LIMIT", 1000)
+    with pytest.raises(ValueError, match=r"GB of weights: ONNX files hold less than .* try half"):
+        export.export_u(network("mlp"), tmp_path / "u.onnx")
+    assert (tmp_path / "u.onnx").read_text() == "a good one"
 
 
 def test_the_command_exports_a_run_without_its_v_branch(tmp_path, monkeypatch, capsys):
