@@ -25,8 +25,9 @@ fashion: $(READY)
 book: $(VENV)/.ready-book
 	OMP_NUM_THREADS=1 $(BIN)/python docs/assets.py
 	$(BIN)/sphinx-build -b html -E -W --keep-going -q docs docs/_build/html
+	$(BIN)/python docs/one_file.py
 	$(BIN)/python docs/check.py
-	@echo "the book: docs/_build/html/index.html (the live page in it needs a server: $(BIN)/python -m http.server -d docs/_build/html)"
+	@echo "the book: docs/_build/html/index.html"
 
 test-browser: book
 	$(BIN)/pytest docs/test_live.py

@@ -221,11 +221,12 @@ def test_without_webassembly_the_page_says_so(browser, address):
     context.close()
 
 
-def test_from_a_file_the_page_says_what_to_do(browser):
-    page = browser.new_page()
-    page.goto((SITE / "live" / "index.html").as_uri())
-    assert "python -m http.server" in page.text_content("#message")
-    page.close()
+def test_from_a_disk_the_page_runs_as_one_file(browser):
+    with Visit(browser, (SITE / "live" / "index.html").as_uri(), wait="body[data-ready]") as visit:
+        assert visit.page.url.endswith("one-file.html") and visit.said == []
+        assert all(url.startswith(("file:", "data:", "blob:")) for url in visit.asked)
+        assert (visit.grey("image") - made_by_pytorch([0], noise()[:1], 2.0)[0]).abs().max() <= 1
+        visit.page.screenshot(path=DOCS / "_build" / "live-file.png", full_page=True)
 
 
 PAGES = sorted(str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if not {"_static", "live"} & set(p.parts))

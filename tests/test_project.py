@@ -120,8 +120,6 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
                 assert words[1] == "download"
             case "make":
                 subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
-            case ".venv/bin/python":
-                assert words[1:3] == ["-m", "http.server"]
             case ".venv/bin/imf-lite":
                 small = ["--steps", "2", "--net.width", "16"] if words[1] == "train" else []
                 monkeypatch.setattr(sys, "argv", [*words, *small])
