@@ -30,7 +30,11 @@ def start(size: int, *args) -> list[subprocess.Popen]:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     env = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    env |= {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+    }
     command = [sys.executable, str(HERE / "rank.py"), *map(str, args)]
     return [
         subprocess.Popen(command, env=env | {"RANK": str(k), "LOCAL_RANK": str(k)}, stderr=subprocess.PIPE, text=True)
@@ -155,6 +159,13 @@ def test_parts_are_shared_evenly_or_not_at_all():
         parallel.Ranks(0, 3).share(4)
     with pytest.raises(ValueError, match="batch = 128 does not fall into parts = 3"):
         recipes.get("digits_imf", parts=3)
+
+
+def test_more_processes_than_gpus_are_refused_instead_of_training_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"4 processes for 1 GPU\(s\): start as many, or hide them"):
+        parallel.join()
 
 
 def test_a_run_goes_on_with_other_parts_and_says_so(tmp_path):
