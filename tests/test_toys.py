@@ -141,9 +141,10 @@ def test_compared_runs_share_all_but_the_method():
 
 def test_networks_in_the_plane_are_trained_and_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plane, "map_jobs", serially)
+    monkeypatch.setattr(plane, "NFES", (1,))
     plane.main(tmp_path / "runs", tmp_path / "out", steps=4)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"fm", "mf", "imf"}
-    assert "imf  distance at 1, 2, 64 evaluations" in capsys.readouterr().out
+    assert "imf  distance by evaluations: {1: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("module, more", [(stability, {"sets": ("two_moons",)}), (quality, {"every": 4}), (knobs, {})])
