@@ -119,8 +119,7 @@ def fid_of_newest(out: Path, every: int, options: FIDOptions, device: str | None
     from . import evaluation
 
     net, about = trained_network(out, None, device)
-    prepared = data_folder() / "latents" / about["recipe"]["data"] / "train"
-    real = evaluation.reference(options.reference or prepared, options.extractor)
+    real = real_images(options.reference, about, options.extractor)
     asked = {} if net.guided == "no" else {"omega": options.omega}
     asked |= {"interval": options.interval} if net.guided == "interval" else {}
     found = evaluation.evaluate(
@@ -264,23 +263,12 @@ def evaluate(run: Path | None = None, weights: str | None = None, nfe: int = 1, 
     sampler, images = training.sampler_of(run) if run else sample, as_images(net, about, vae, latents)
     if reference or name not in ("digits", "fashion"):
         extractor, n = extractor or "inception-v3-compat", n or 50_000
-        real = evaluation.reference(reference or data_folder() / "latents" / name / "train", extractor)
+        real = real_images(reference, about, extractor)
         with tqdm(total=n, unit="sample", disable=not ranks.first) as bar:
             result = evaluation.evaluate(
-                net,
-                images,
-                real,
-                extractor,
-                extractor_weights,
-                nfe,
-                n,
-                seed,
-                sampler,
-                omega,
-                interval,
-                batch,
+                net, images, real, extractor, extractor_weights, nfe, n, seed, sampler, omega, interval, batch,
                 bar.update,
-            )
+            )  # fmt: skip
     else:
         extractor, n = extractor or name, n or 1000
         if about["latents"]:
@@ -333,8 +321,7 @@ def search(run: Path | None = None, weights: str | None = None, omegas: tuple[fl
 
     ranks = parallel.join()
     net, about = trained_network(run, weights, device or ranks.device())
-    name = about.get("recipe", {}).get("data", "imagenet")
-    real = evaluation.reference(reference or data_folder() / "latents" / name / "train", extractor)
+    real = real_images(reference, about, extractor)
     spans = [(a, b) for a in t_mins for b in t_maxs if a < b]
     out = (out or (run or Path(".")) / "evaluation") / "search.csv"
     which = {"step": float(about.get("step", 0)), "nfe": float(nfe), "n": float(n), "seed": float(seed)}
@@ -355,6 +342,14 @@ def search(run: Path | None = None, weights: str | None = None, omegas: tuple[fl
         return
     best = min(known_rows(out, which), key=lambda row: row["fid"])
     print(f"best: omega {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}], FID {best['fid']:.4g} ({out})")
+
+
+def real_images(reference: str | None, about: dict, extractor: str):
+    """What samples are compared with: the statistics given, or those of the images that a network learnt."""
+    from .evaluation import reference as statistics
+
+    name = about.get("recipe", {}).get("data", "imagenet")
+    return statistics(reference or data_folder() / "latents" / name / "train", extractor)
 
 
 def known_rows(path: Path, which: dict[str, float]) -> list[dict]:
