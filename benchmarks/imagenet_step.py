@@ -30,7 +30,7 @@ def measure(name: str, precision: str, compile: bool, batch: int, steps: int, de
     """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones."""
     recipe = recipes.get(name, precision=precision)
     torch._dynamo.reset()  # what the last variant compiled goes, and its memory
-    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    training.set_precision(precision)
     net = build(recipe.net, SHAPE, CLASSES).to(device)
     rule = guidance.rule(recipe.method, recipe.guidance)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, bf16=precision == "bf16")

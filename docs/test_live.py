@@ -185,6 +185,14 @@ def test_the_drawn_path_is_the_true_one_and_the_networks_land_near_it(live):
         assert (back - start).norm() < 0.05
         assert (landed - truth).norm() < 0.4, name
     live.page.select_option("#steps", "1")
+    size = live.page.locator("#plane-fm").bounding_box()["width"]
+    for x, y in ((0.2, 0.7), (0.8, 0.55), (0.42, 0.3)):  # away from the axes of the modes, too
+        before = live.page.get_attribute("#plane-fm", "data-start")
+        live.page.click("#plane-fm", position={"x": x * size, "y": y * size})
+        live.page.wait_for_function("old => document.getElementById('plane-fm').dataset.start !== old", arg=before)
+        data = live.page.eval_on_selector("#plane-fm", "e => ({...e.dataset})")
+        start, truth = (torch.tensor(json.loads(data[k])).double() for k in ("start", "truth"))
+        assert (runge_kutta(EIGHT.v, truth[None], one, zero, 2000)[-1][0] - start).norm() < 0.05, (x, y)
 
 
 def test_an_image_takes_no_longer_than_a_few_frames(live):

@@ -73,7 +73,7 @@ def train(
     ranks, out = parallel.join(), out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
     if fid_every % recipe.save_every:
         raise ValueError(f"fid_every = {fid_every}: FID is that of a checkpoint, written every {recipe.save_every}.")
-    follow = partial(fid_of_newest, out, fid_every, fid, device or ranks.device())
+    follow = partial(fid_of_newest, out, recipe.steps, fid_every, fid, device or ranks.device())
     if not ranks.first:
         for _ in training.train(recipe, out, device=device, compile=compile):
             follow()
@@ -105,16 +105,17 @@ def train(
     print(f"done: {checkpoint.latest(out / 'checkpoints')}")
 
 
-def fid_of_newest(out: Path, every: int, options: FIDOptions, device: str | None) -> None:
-    """Measure a run's newest checkpoint if its turn has come and it was not measured yet; all ranks take part."""
+def fid_of_newest(out: Path, last: int, every: int, options: FIDOptions, device: str | None) -> None:
+    """Measure a run's newest checkpoint if its turn (or the last) has come and it was not measured yet; all ranks
+    take part."""
     if not every:
         return
     path, ranks = out / "fid.jsonl", parallel.join()
     at = ranks.tell(checkpoint.step_of(out / "checkpoints"))
+    if at == 0 or (at % every and at != last):
+        return
     lines = path.read_text().splitlines() if path.exists() else []
-    known = ranks.tell([json.loads(line)["step"] for line in lines])
-    last = training.about(out)["recipe"]["steps"]
-    if at == 0 or (at % every and at != last) or at in known:
+    if at in ranks.tell([json.loads(line)["step"] for line in lines]):
         return
     from . import evaluation
 

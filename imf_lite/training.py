@@ -91,8 +91,7 @@ def train(
     data = data or load(recipe.data, recipe.normalisation)
     check_training_data(recipe, data)
     mine = ranks.share(recipe.parts)
-    torch.set_float32_matmul_precision("highest" if recipe.precision == "fp32" else "high")
-    torch.backends.cudnn.allow_tf32 = recipe.precision != "fp32"
+    set_precision(recipe.precision)
     net = build(recipe.net, data.train.shape, data.num_classes, recipe.seed).to(device)
     optimizer = torch.optim.AdamW(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
@@ -186,6 +185,12 @@ def pick_device(name: str | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def set_precision(precision: str) -> None:
+    """Float32 products in TF32, where the device has it, unless they are asked for as fp32."""
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 def share_of_peak(recipe: Recipe, data: Data, device: torch.device, ranks: Ranks) -> float | None:
