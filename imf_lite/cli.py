@@ -188,7 +188,8 @@ def show(progress: Iterator[latents.Progress], what: str) -> None:
 def sample_(run: Path | None = None, weights: str | None = None, out: Path | None = None, nfe: int = 1,
             omega: float | None = None, interval: tuple[float, float] | None = None,
             classes: tuple[int, ...] | None = None, rows: int = 10, seed: int = 0, vae: str | None = None,
-            latents: Literal["imf", "mf"] = "imf", device: str | None = None) -> None:  # fmt: skip
+            latents: Literal["imf", "mf"] = "imf", size: int | None = None,
+            device: str | None = None) -> None:  # fmt: skip
     """Draw samples of a run or of trained weights, one class a column: a PNG, or latents as .npy without a VAE.
 
     Args:
@@ -202,11 +203,12 @@ def sample_(run: Path | None = None, weights: str | None = None, out: Path | Non
         rows: samples of each class.
         seed: of the noise.
         latents: whose normalisation of latents a released network learnt; others say it themselves.
+        size: side of what a released network makes; default: 32, of the latents of 256 x 256 images.
         vae: autoencoder that turns latents into images, e.g. stabilityai/sd-vae-ft-mse, or a folder; default: the
             one that the network's data was prepared with.
         device: cuda, mps or cpu; default: the best there is.
     """
-    net, about = trained_network(run, weights, device)
+    net, about = trained_network(run, weights, device, size=size)
     if net.num_classes is not None:
         classes = classes or tuple(range(min(10, net.num_classes)))
     columns = len(classes or range(10))
@@ -230,8 +232,8 @@ def sample_(run: Path | None = None, weights: str | None = None, out: Path | Non
 def evaluate(run: Path | None = None, weights: str | None = None, nfe: int = 1, omega: float | None = None,
              interval: tuple[float, float] | None = None, n: int | None = None, seed: int = 0, batch: int = 250,
              reference: str | None = None, extractor: str | None = None, extractor_weights: str | None = None,
-             vae: str | None = None, latents: Literal["imf", "mf"] = "imf", ema: int = 0, out: Path | None = None,
-             device: str | None = None) -> None:  # fmt: skip
+             vae: str | None = None, latents: Literal["imf", "mf"] = "imf", size: int | None = None, ema: int = 0,
+             out: Path | None = None, device: str | None = None) -> None:  # fmt: skip
     """Measure a run, or trained weights, and write what was found as JSON; under torchrun, on all GPUs.
 
     digits and fashion: FID, KID, precision and recall beside their floor. Against --reference: FID and Inception Score.
@@ -251,6 +253,7 @@ def evaluate(run: Path | None = None, weights: str | None = None, nfe: int = 1, 
         extractor_weights: file of that extractor's weights; default: torch-fidelity downloads it.
         vae: autoencoder that turns latents into images; default: the one that the data was prepared with.
         latents: whose normalisation of latents a released network learnt; others say it themselves.
+        size: side of what a released network makes; default: 32, of the latents of 256 x 256 images.
         ema: which of a run's averages, where its recipe has more_emas.
         out: folder of the result; default: RUN/evaluation, or evaluation.
         device: cuda, mps or cpu; default: the best there is.
@@ -259,7 +262,7 @@ def evaluate(run: Path | None = None, weights: str | None = None, nfe: int = 1, 
     from .fid import Judge, StoredJudge
 
     ranks = parallel.join()
-    net, about = trained_network(run, weights, device or ranks.device(), ema)
+    net, about = trained_network(run, weights, device or ranks.device(), ema, size)
     name = about.get("recipe", {}).get("data", "imagenet")
     sampler, images = training.sampler_of(run) if run else sample, as_images(net, about, vae, latents)
     if reference or name not in ("digits", "fashion"):
@@ -294,7 +297,7 @@ def search(run: Path | None = None, weights: str | None = None, omegas: tuple[fl
            t_mins: tuple[float, ...] = (0.0, 0.2, 0.4), t_maxs: tuple[float, ...] = (0.65, 0.8, 1.0), nfe: int = 1,
            n: int = 5000, seed: int = 1, batch: int = 250, reference: str | None = None,
            extractor: str = "inception-v3-compat", extractor_weights: str | None = None, vae: str | None = None,
-           latents: Literal["imf", "mf"] = "imf", out: Path | None = None,
+           latents: Literal["imf", "mf"] = "imf", size: int | None = None, out: Path | None = None,
            device: str | None = None) -> None:  # fmt: skip
     """Try guidance scales and intervals on few samples, of another seed than `evaluate` reports; writes search.csv.
 
@@ -315,13 +318,14 @@ def search(run: Path | None = None, weights: str | None = None, omegas: tuple[fl
         extractor_weights: as for `evaluate`.
         vae: as for `evaluate`.
         latents: as for `evaluate`.
+        size: as for `evaluate`.
         out: folder of the table; default: RUN/evaluation, or evaluation.
         device: cuda, mps or cpu; default: the best there is.
     """
     from . import evaluation
 
     ranks = parallel.join()
-    net, about = trained_network(run, weights, device or ranks.device())
+    net, about = trained_network(run, weights, device or ranks.device(), size=size)
     real = real_images(reference, about, extractor)
     spans = [(a, b) for a in t_mins for b in t_maxs if a < b]
     out = (out or (run or Path(".")) / "evaluation") / "search.csv"
@@ -363,7 +367,8 @@ def known_rows(path: Path, which: dict[str, float]) -> list[dict]:
 
 
 def export(onnx: Path, run: Path | None = None, weights: str | None = None, half: bool = False,
-           vae: str | None = None, latents: Literal["imf", "mf"] = "imf") -> None:  # fmt: skip
+           vae: str | None = None, latents: Literal["imf", "mf"] = "imf",
+           size: int | None = None) -> None:  # fmt: skip
     """Write one evaluation of u as ONNX, for use without Python; with an autoencoder, its decoder, too.
 
     Makes ONNX/u.onnx and, for latents, ONNX/decoder.onnx, each beside a JSON of what goes in and out. Both are compared
@@ -376,10 +381,11 @@ def export(onnx: Path, run: Path | None = None, weights: str | None = None, half
         half: store weights in float16; arithmetic stays in float32.
         vae: autoencoder of latents; default: the one that the network's data was prepared with.
         latents: whose normalisation of latents a released network learnt; others say it themselves.
+        size: side of what a released network makes; default: 32, of the latents of 256 x 256 images.
     """
     from . import export as to_onnx
 
-    net, about = trained_network(run, weights, "cpu")
+    net, about = trained_network(run, weights, "cpu", size=size)
     space = space_of(net, about, vae, latents)
     more = {} if space is None else {"latents": asdict(space)}
     said = [to_onnx.export_u(trained.without_v(net) if net.has_v else net, onnx / "u.onnx", half, more)]
@@ -392,14 +398,16 @@ def export(onnx: Path, run: Path | None = None, weights: str | None = None, half
         )
 
 
-def trained_network(run: Path | None, weights: str | None, device: str | None, ema: int = 0):
+def trained_network(
+    run: Path | None, weights: str | None, device: str | None, ema: int = 0, size: int | None = None
+):  # fmt: skip
     """A network and what is known of it, of a run or a file. Raises ValueError unless there is exactly one."""
     if (run is None) == (weights is None):
         raise ValueError("say which network: either --run FOLDER or --weights FILE.")
     if run is not None:
         step = {"step": checkpoint.step_of(run / "checkpoints")}
         return training.load_network(run, device, ema), training.about(run) | step
-    return trained.load(weights).to(training.pick_device(device)), trained.about(weights)
+    return trained.load(weights, size).to(training.pick_device(device)), trained.about(weights)
 
 
 def as_images(net, about: dict, vae: str | None, normalisation: Literal["imf", "mf"]) -> Callable:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -69,11 +70,13 @@ def without_v(net: Network) -> Network:
     return slim.to(next(net.parameters()).device).train(net.training)
 
 
-def from_released(name: str | Path) -> Network:
+def from_released(name: str | Path, size: int | None = None) -> Network:
     """A released iMF network by path ("iMF-B-2.pth") or Hub name ("Lyy0725/iMF/iMF-B-2.pth").
 
-    Its size is read off the tensors. These files hold u and the v-branch's final layer; without its blocks
-    that layer is of no use, so it is checked and left out, and the network has no v-head.
+    Its configuration is read off the tensors, but for the side of its images or latents, which they do not hold
+    (positions are rotary): `size`, by default 32, as published, where there are four channels. The published files
+    hold the v-branch's final layer without its blocks: of no use, it is checked and left out, and the network has no
+    v-head. A file with the blocks (v_heads) gives a network with a v-head.
     Raises ValueError listing every unknown, missing or misshapen tensor.
     """
     path = Path(name)
@@ -90,16 +93,31 @@ def from_released(name: str | Path) -> Network:
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise ValueError(f"{path} is not a flat state dict: the released files map names to tensors.")
     tensors = {ours(k): v for k, v in tensors.items()}
-    config, shape, classes = described_by(tensors, path)
+    config, shape, classes = described_by(tensors, path, size)
+    has_v = any(k.startswith("v_heads.") for k in tensors)
     with torch.device("meta"):
-        check(build(config, shape, classes), tensors, str(path))
-    kept = {k: v for k, v in tensors.items() if not k.startswith("v_final_layer.")}
-    return ready(dataclasses.replace(config, v_depth=None), shape, classes, kept)
+        check(build(config, shape, classes), tensors, str(path), optional=() if has_v else ("v_heads.",))
+    if not has_v:
+        tensors = u_path(tensors, config.depth - config.v_depth)
+        config = dataclasses.replace(config, v_depth=None)
+    return ready(config, shape, classes, tensors)
 
 
-def load(name: str | Path) -> Network:
-    """Either kind: a name that ends in .pth is a released file, all else a folder or repository of ours."""
-    return from_released(name) if str(name).endswith(".pth") else from_pretrained(name)
+def u_path(tensors: dict[str, Tensor], shared: int) -> dict[str, Tensor]:
+    """Released tensors under the names of a network without v-branch, in which all blocks are shared."""
+    return {
+        re.sub(r"^u_heads\.(\d+)", lambda found: f"shared_blocks.{shared + int(found[1])}", name): tensor
+        for name, tensor in tensors.items()
+        if not name.startswith("v_final_layer.")
+    }
+
+
+def load(name: str | Path, size: int | None = None) -> Network:
+    """Either kind: a name that ends in .pth is a released file, all else a folder or repository of ours.
+
+    size: side of a released network's latents, see from_released; ours say it themselves.
+    """
+    return from_released(name, size) if str(name).endswith(".pth") else from_pretrained(name)
 
 
 def about(name: str | Path) -> dict:
@@ -114,8 +132,13 @@ def ours(name: str) -> str:
     return name.removeprefix("net.")
 
 
-def described_by(tensors: dict[str, Tensor], path: Path) -> tuple[DiTConfig, tuple[int, int, int], int]:
-    """Configuration, sample shape and number of classes of released tensors. 4 x 32 x 32 latents, as published."""
+def described_by(
+    tensors: dict[str, Tensor], path: Path, size: int | None = None
+) -> tuple[DiTConfig, tuple[int, int, int], int]:
+    """Configuration, sample shape and number of classes of released tensors (names as in `ours`).
+
+    The last blocks stand in u_heads (and, where they are kept, in v_heads), those before in shared_blocks.
+    """
     try:
         width, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
         head = len(tensors["shared_blocks.0.attn.q_norm.weight"])
@@ -124,19 +147,28 @@ def described_by(tensors: dict[str, Tensor], path: Path) -> tuple[DiTConfig, tup
         counts["interval"] = len(tensors["t_min_tokens"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} does not hold an iMF network: {error} is missing or misshapen.") from error
-    blocks = [1 + max((int(k.split(".")[1]) for k in tensors if k.startswith(f"{part}.")), default=-1)
-              for part in ("shared_blocks", "u_heads")]  # fmt: skip
+    if size is None and channels != 4:
+        raise ValueError(
+            f"{path} holds a network of {channels} channels, whose images' side cannot be read off it: say it (size)."
+        )
+    shared, heads = (
+        1 + max((int(k.split(".")[1]) for k in tensors if k.startswith(f"{part}.")), default=-1)
+        for part in ("shared_blocks", "u_heads")
+    )
     config = DiTConfig(
-        width=width, depth=sum(blocks), heads=width // head, patch=patch, v_depth=0, guided="interval",
+        width=width, depth=shared + heads, heads=width // head, patch=patch, v_depth=heads, guided="interval",
         **{f"{k}_tokens": n for k, n in counts.items()},
     )  # fmt: skip
-    return config, (channels, 32, 32), classes
+    return config, (channels, size or 32, size or 32), classes
 
 
-def check(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Raise ValueError listing every tensor that this network misses, does not know or has in another shape."""
+def check(net: nn.Module, tensors: dict[str, Tensor], source: str, optional: tuple[str, ...] = ()) -> None:
+    """Raise ValueError listing every tensor that this network misses, does not know or has in another shape.
+
+    optional: beginnings of names that may be missing.
+    """
     wanted = {k: v.shape for k, v in net.state_dict().items()}
-    wrong = [f"missing {k} {tuple(s)}" for k, s in wanted.items() if k not in tensors]
+    wrong = [f"missing {k} {tuple(s)}" for k, s in wanted.items() if k not in tensors and not k.startswith(optional)]
     wrong += [f"unknown {k} {tuple(v.shape)}" for k, v in tensors.items() if k not in wanted]
     wrong += [
         f"misshapen {k}: {tuple(tensors[k].shape)}, not {tuple(s)}"

@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from packaging.requirements import Requirement
 from PIL import Image
-from test_weights import SMALL, released_names, save_tiny_vae
+from released import save_narrow_b2
+from test_weights import save_tiny_vae
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +22,6 @@ else:
     import tomli as tomllib
 
 from imf_lite import cli
-from imf_lite.networks import build
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -105,7 +104,7 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
     commands, printed = readme_commands(), []
     assert len(commands) >= 8
     monkeypatch.chdir(tmp_path)
-    torch.save(released_names(build(SMALL, (4, 32, 32), 20)), "iMF-B-2.pth")  # in place of the downloads
+    save_narrow_b2(tmp_path / "iMF-B-2.pth")  # in place of the downloads
     save_tiny_vae(tmp_path / "sd-vae")
     (tmp_path / "imf_lite").symlink_to(ROOT / "imf_lite")  # commands are given in the project's folder
     for k in range(2):

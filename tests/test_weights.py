@@ -1,87 +1,107 @@
 """Weights of our own and the released ones, through the files that a user would have."""
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import parity
 import pytest
 import torch
 from helpers import drawn, network, point
+from parity import FIXTURES, error
+from PIL import Image
+from released import AUTHORS, SIZES, TINY, names_of, of_authors
 from test_cli import run
 from torch.testing import assert_close
 
 from imf_lite import vae, weights
 from imf_lite.checkpoint import CheckpointError
-from imf_lite.images import to_uint8
+from imf_lite.conditions import Cond
+from imf_lite.images import grid, to_uint8
 from imf_lite.latents import CONSTANTS, named
 from imf_lite.networks import DiTConfig, build
+from imf_lite.sampling import generate, sample
 
-SMALL = DiTConfig(width=32, depth=3, heads=4, v_depth=0, guided="interval")
-
-
-def released_names(net) -> dict[str, torch.Tensor]:
-    """A network's tensors under the names of the released files."""
-    names = {}
-    for name, tensor in net.state_dict().items():
-        head, _, last = name.rpartition(".")
-        if name == "y_embedder.weight":
-            name = "y_embedder.embedding_table._flax_embedding.weight"
-        elif last in ("weight", "bias") and tensor.ndim <= 2 and "norm" not in head and "x_embedder" not in head:
-            name = f"{head}._flax_linear.{last}"
-        name = name.replace("t_min_embedder", "cfg_t_start_embedder").replace("t_max_embedder", "cfg_t_end_embedder")
-        names[f"net.{name}"] = tensor
-    return names
+PARAMETERS = {"B": 88_948_256, "M": 173_921_312, "L": 409_071_648, "XL": 610_433_056}
+"""of the published files (iMF, table 3)"""
 
 
 @pytest.fixture
-def released(tmp_path) -> tuple[torch.nn.Module, Path]:
-    """A small network of ours, nowhere zero, as a file like the released ones."""
-    net = build(SMALL, (4, 32, 32), 20, seed=1)
-    for p in net.parameters():
-        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
-    torch.save(released_names(net), tmp_path / "iMF-S-2.pth")
-    return net, tmp_path / "iMF-S-2.pth"
+def released(tmp_path) -> Path:
+    """The authors' layout in a file that a test may spoil."""
+    return Path(shutil.copy(TINY, tmp_path / "iMF-tiny-2.pth"))
 
 
-def test_b2_has_as_many_tensors_as_the_released_file():
+def test_a_file_in_the_authors_layout_gives_the_authors_u():
+    net = weights.load(TINY, size=8)
+    assert not net.has_v and not net.training and net.num_classes == 10 and net.shape == (3, 8, 8)
+    given, cond = of_authors()
+    assert error(net.u(given["z"], given["t"] - given["h"], given["t"], cond), AUTHORS["outputs"]["u"]) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_file_in_the_authors_layout_gives_the_authors_samples(steps):
+    given = AUTHORS["inputs"]
+    span = given["sample_t_min"], given["sample_t_max"]
+    x = sample(weights.load(TINY, 8), given["noise"], given["sample_y"], steps, given["sample_omega"], span)
+    assert error(x, AUTHORS["outputs"][f"samples_{steps}nfe"]) < 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_name_and_shape_of_the_published_files_is_accounted_for(size):
+    width, depth, heads = SIZES[size]
+    names = names_of(width, depth, heads)
+    assert len(names) == {"B": 186, "M": 342, "L": 446, "XL": 654}[size]
+    tensors = {weights.ours(name): torch.empty(shape, device="meta") for name, shape in names.items()}
+    config, shape, classes = weights.described_by(tensors, Path("iMF.pth"))
+    assert (config.width, config.depth, config.heads, config.v_depth) == (width, depth, heads, 8)
+    assert (shape, classes) == ((4, 32, 32), 1000)
     with torch.device("meta"):
-        net = build(DiTConfig(v_depth=0, guided="interval"), (4, 32, 32), 1000)
-    assert len(net.state_dict()) == 186
+        weights.check(build(config, shape, classes), tensors, "", optional=("v_heads.",))
+        slim = build(replace(config, v_depth=None), shape, classes)
+    weights.check(slim, weights.u_path(tensors, depth - 8), "")
+    assert sum(p.numel() for p in slim.parameters()) + 17 * width + 16 == PARAMETERS[size]  # with v_final_layer
 
 
-def test_a_released_file_is_read_whole(released):
-    net, path = released
-    found = weights.load(path)
-    assert found.config == replace(SMALL, v_depth=None) and found.num_classes == 20 and not found.training
-    assert not found.has_v  # the file has no blocks for it
-    draws = drawn(shape=(4, 32, 32), guided="interval")
-    z, cond = point(draws)
-    assert_close(found.u(z, draws.r, draws.t, cond), net.u(z, draws.r, draws.t, cond), rtol=0, atol=0)
+def test_the_recorded_v_heads_of_the_reference_code_are_loaded(tmp_path):
+    tensors = {f"net.{k}": torch.tensor(v) for k, v in np.load(FIXTURES / "imf" / "params.npz").items()}
+    torch.save(tensors, tmp_path / "whole.pth")
+    net, recorded = weights.load(tmp_path / "whole.pth", 8), parity.load("forward")
+    assert net.has_v and net.config.v_depth == 2
+    cond = Cond(recorded["y"].long(), recorded["omega"], recorded["t_min"], recorded["t_max"])
+    u, v = net(recorded["z"], recorded["t4"] - recorded["h4"], recorded["t4"], cond)
+    assert error(u, recorded["u"]) < 1e-5 and error(v, recorded["v"]) < 1e-5
+
+
+def test_a_size_that_cannot_be_read_off_the_file_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match=r"of 3 channels.* say it \(size\)"):
+        weights.load(TINY)
 
 
 def test_everything_that_does_not_fit_is_listed_in_one_error(released):
-    _, path = released
-    tensors = torch.load(path, weights_only=True)
+    tensors = torch.load(released, weights_only=True)
     del tensors["net.u_final_layer.norm.weight"]
     tensors["net.surprise"] = torch.zeros(3)
     tensors["net.omega_tokens"] = torch.zeros(4, 31)
-    torch.save(tensors, path)
+    torch.save(tensors, released)
     with pytest.raises(ValueError) as error:
-        weights.load(path)
+        weights.load(released, 8)
     for part in (
-        "missing u_final_layer.norm.weight (32,)",
+        "missing u_final_layer.norm.weight (40,)",
         "unknown surprise (3,)",
-        "misshapen omega_tokens: (4, 31), not (4, 32)",
+        "misshapen omega_tokens: (4, 31), not (4, 40)",
     ):
         assert part in str(error.value)
 
 
-def test_a_missing_block_in_the_middle_is_missed(released):
-    _, path = released
-    tensors = {k: v for k, v in torch.load(path, weights_only=True).items() if "shared_blocks.1." not in k}
-    torch.save(tensors, path)
-    with pytest.raises(ValueError, match=r"missing shared_blocks\.1\.attn\.q_proj\.weight"):
-        weights.load(path)
+@pytest.mark.parametrize("block", ["shared_blocks.1", "u_heads.0"])
+def test_a_missing_block_is_missed(released, block):
+    tensors = {k: v for k, v in torch.load(released, weights_only=True).items() if f"{block}." not in k}
+    torch.save(tensors, released)
+    with pytest.raises(ValueError, match=f"missing {re.escape(block)}.attn.q_proj.weight"):
+        weights.load(released, 8)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
@@ -138,10 +158,9 @@ def test_what_is_not_here_names_the_command_that_fetches_it(monkeypatch):
 
 
 def test_absent_and_damaged_released_files_say_so(released, tmp_path, monkeypatch):
-    _, path = released
-    path.write_bytes(path.read_bytes()[:-500])
+    released.write_bytes(released.read_bytes()[:-500])
     with pytest.raises(ValueError, match="cannot be read as a file of weights"):
-        weights.load(path)
+        weights.load(released)
     for name in ("./iMF-B-2.pth", tmp_path / "iMF-B-2.pth"):
         with pytest.raises(ValueError, match=r"there is no file .*hf download Lyy0725/iMF iMF-B-2\.pth"):
             weights.load(name)
@@ -156,11 +175,10 @@ def test_a_configuration_of_another_version_is_refused(tmp_path):
 
 
 def test_hub_names_are_split_as_the_hub_wants_them(released, monkeypatch):
-    _, path = released
     asked = []
-    monkeypatch.setattr(weights, "hf_hub_download", lambda *words: asked.append(words) or str(path))
-    weights.load("Lyy0725/iMF/iMF-M-2.pth")
-    weights.load("iMF-B-2.pth")
+    monkeypatch.setattr(weights, "hf_hub_download", lambda *words: asked.append(words) or str(released))
+    weights.load("Lyy0725/iMF/iMF-M-2.pth", 8)
+    weights.load("iMF-B-2.pth", 8)
     assert asked == [("Lyy0725/iMF", "iMF-M-2.pth"), ("Lyy0725/iMF", "iMF-B-2.pth")]
 
 
@@ -195,20 +213,28 @@ def test_decoding_undoes_the_normalisation(tiny_vae):
         vae.load_vae(tiny_vae / "nothing")
 
 
-def test_the_command_line_samples_released_weights(released, tiny_vae, tmp_path, monkeypatch, capsys):
-    _, path = released
+def test_the_command_line_samples_a_file_in_the_authors_layout(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    asked = ("sample", "--weights", path, "--omega", 8, "--interval", 0.4, 0.65, "--classes", 3, 7, "--rows", 2)
-    run(monkeypatch, *asked)
-    assert np.load("samples/iMF-S-2-nfe1-omega8-interval0.4-0.65-seed0.npy").shape == (4, 4, 32, 32)
-    run(monkeypatch, *asked, "--vae", tiny_vae)
-    assert (
-        "2 x 2 samples" in capsys.readouterr().out
-        and Path("samples/iMF-S-2-nfe1-omega8-interval0.4-0.65-seed0.png").exists()
-    )
-    for words in (("sample",), ("sample", "--run", "x", "--weights", path)):
+    asked = ("sample", "--weights", TINY, "--size", 8, "--omega", 7.5, "--interval", 0.2, 0.6, "--classes", 3, 7)
+    run(monkeypatch, *asked, "--rows", 2)
+    assert "2 x 2 samples" in capsys.readouterr().out
+    picture = np.asarray(Image.open("samples/iMF-tiny-2-nfe1-omega7.5-interval0.2-0.6-seed0.png"))
+    x, _ = generate(weights.load(TINY, 8), 4, omega=7.5, interval=(0.2, 0.6), classes=(3, 7), batch=100)
+    assert np.array_equal(picture[::8, ::8], grid(to_uint8(x), 2).permute(1, 2, 0).numpy())
+    for words in (("sample",), ("sample", "--run", "x", "--weights", TINY)):
         with pytest.raises(SystemExit, match="either --run FOLDER or --weights FILE"):
             run(monkeypatch, *words)
+
+
+def test_the_command_line_decodes_latents_of_a_network_by_diffusers_own_autoencoder(tiny_vae, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = DiTConfig(width=32, depth=3, heads=4, v_depth=0, guided="interval")
+    weights.save_pretrained(build(config, (4, 32, 32), 20), tmp_path / "mine")
+    asked = ("sample", "--weights", "mine", "--omega", 8, "--interval", 0.4, 0.65, "--classes", 3, 7, "--rows", 2)
+    run(monkeypatch, *asked)
+    assert np.load("samples/mine-nfe1-omega8-interval0.4-0.65-seed0.npy").shape == (4, 4, 32, 32)
+    run(monkeypatch, *asked, "--vae", tiny_vae)
+    assert Image.open("samples/mine-nfe1-omega8-interval0.4-0.65-seed0.png").size == (512, 512)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
