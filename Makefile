@@ -16,11 +16,12 @@ test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax notebooks tests
 
 claims: $(READY)
-	for experiment in stability knobs digits quality guidance ablation behaviour claims; do \
-		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$experiment || exit 1; done
+	for command in experiments.stability experiments.knobs experiments.digits experiments.quality \
+		experiments.guidance experiments.ablation report.behaviour report.claims; do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$command || exit 1; done
 
 fashion: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.fashion
+	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.fashion
 
 book: $(VENV)/.ready-book
 	OMP_NUM_THREADS=1 $(BIN)/python docs/assets.py

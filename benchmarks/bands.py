@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from imf_lite import bands, checkpoint, parallel, recipes, training
+from imf_lite import recipes, training
+from imf_lite.system import distributed, files
+from imf_lite.training import bands
 
 
 def main(
@@ -43,7 +45,7 @@ def main(
     found = []
     for seed in range(seeds):
         run = recipes.get(recipe, seed=seed, save_every=10**9)
-        folder = parallel.join().tell(tempfile.mkdtemp())
+        folder = distributed.init().tell(tempfile.mkdtemp())
         records = []
         for record in training.train(run, folder, compile=compile):
             records.append(record._asdict())
@@ -59,8 +61,8 @@ def main(
         low[name], high[name] = ([float(f"{m * k:.5g}") for m in middle] for k in (1 - apart, 1 + apart))
     about = {"recipe": recipe, "seeds": seeds, "updates": updates, "code": training.fingerprint()}
     about |= {"device": records[-1]["device"], "window": bands.WINDOW}
-    if parallel.join().first:
-        checkpoint.write_text(out / f"{recipe}.json", json.dumps({"about": about, "low": low, "high": high}, indent=1))
+    if distributed.init().first:
+        files.write_text(out / f"{recipe}.json", json.dumps({"about": about, "low": low, "high": high}, indent=1))
         print(out / f"{recipe}.json")
 
 

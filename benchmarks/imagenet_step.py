@@ -15,12 +15,14 @@ from pathlib import Path
 import torch
 import tyro
 
-from imf_lite import flops, guidance, recipes, training
+from imf_lite import guidance, recipes, training
 from imf_lite.draws import draw
 from imf_lite.networks import build
 from imf_lite.objective import Objective
-from imf_lite.rng import generator
-from toy_experiments.experiment import RESULTS, read_table, write_table
+from imf_lite.system import devices
+from imf_lite.system.rng import generator
+from imf_lite.training import flops
+from toy_experiments.tables import RESULTS, read_table, write_table
 
 SHAPE, CLASSES = (4, 32, 32), 1000
 SAME = ("device", "recipe", "precision", "compiled", "batch")
@@ -82,7 +84,7 @@ def main(
         device: cuda or cpu; default: the best there is.
         out: folder of imagenet_step.csv.
     """
-    where = training.pick_device(device)
+    where = devices.pick_device(device)
     cuda = where.type == "cuda"
     variants = [(p, c) for c in (False, True) for p in ("fp32", "tf32", "bf16")] if cuda else [("fp32", False)]
     path = out / "imagenet_step.csv"

@@ -20,8 +20,8 @@ from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imf_lite.conditions import Cond
+from imf_lite.configs import Fixed, Flexible
 from imf_lite.draws import Draws
-from imf_lite.guidance import Fixed, Flexible
 
 Branches = Literal["needed", "both"]
 

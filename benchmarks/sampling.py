@@ -17,8 +17,8 @@ import tyro
 from imf_lite.conditions import Cond
 from imf_lite.networks import build
 from imf_lite.recipes import get
-from imf_lite.rng import generator
 from imf_lite.sampling import euler, sample
+from imf_lite.system.rng import generator
 
 
 def main(recipe: str = "digits_guided", n: int = 500, repeats: int = 15, threads: int = 1) -> None:

@@ -26,12 +26,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from imf_lite import guidance
-from imf_lite.draws import DrawConfig, Draws, draw
-from imf_lite.guidance import Fixed, Flexible
-from imf_lite.networks import PRESETS, DiTConfig, MLPConfig, NetConfig, build
+from imf_lite.configs import PRESETS, DiTConfig, DrawConfig, Fixed, Flexible, MLPConfig, NetConfig
+from imf_lite.draws import Draws, draw
+from imf_lite.networks import build
 from imf_lite.objective import Objective
 from imf_lite.recipes import override
-from imf_lite.rng import generator
+from imf_lite.system.rng import generator
 
 from .reference_step import ReferenceStep
 

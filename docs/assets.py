@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imf_lite import export, weights
-from imf_lite.folders import pretrained
-from imf_lite.latents import Latents
-from imf_lite.rng import generator
+from imf_lite.data.normalisation import Latents
+from imf_lite.pretrained import export, weights
+from imf_lite.system.paths import pretrained_folder
+from imf_lite.system.rng import generator
 
 DOCS = Path(__file__).parent
 LIVE = DOCS / "live"
 NETWORKS = {
-    "fashion-imf": pretrained("fashion") / "networks" / "fashion_imf",
-    "fashion-fm": pretrained("fashion") / "networks" / "fashion_fm_plain",
-    **{f"plane-{name}": pretrained("plane") / name for name in ("fm", "mf", "imf")},
+    "fashion-imf": pretrained_folder("fashion") / "networks" / "fashion_imf",
+    "fashion-fm": pretrained_folder("fashion") / "networks" / "fashion_fm_plain",
+    **{f"plane-{name}": pretrained_folder("plane") / name for name in ("fm", "mf", "imf")},
 }
 VENDORED = {
     "mathjax/es5/tex-chtml.js": DOCS / "_static" / "mathjax" / "tex-chtml.js",
@@ -57,7 +57,8 @@ def noise() -> np.ndarray:
 
 def models(out: Path) -> None:
     """Every network and the decoder as ONNX in half precision, the noise, and what all were made from."""
-    sources = [p for folder in (*NETWORKS.values(), pretrained("fashion") / "vae") for p in sorted(folder.iterdir())]
+    folders = [*NETWORKS.values(), pretrained_folder("fashion") / "vae"]
+    sources = [path for folder in folders for path in sorted(folder.iterdir())]
     sources += [Path(export.__file__), Path(__file__)]
     made_from = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
     stamp = out / "made_from.txt"
@@ -65,10 +66,10 @@ def models(out: Path) -> None:
         return
     shutil.rmtree(out, ignore_errors=True)
     for name, folder in NETWORKS.items():
-        about = weights.about(folder)
+        about = weights.read_notes(folder)
         data = {"data": about["data"]} if "data" in about else {}
         export.export_u(weights.load(folder), out / f"{name}.onnx", half=True, about=data)
-    about = weights.about(NETWORKS["fashion-imf"])
+    about = weights.read_notes(NETWORKS["fashion-imf"])
     export.export_decoder(Latents(**about["latents"]), (4, 8, 8), out / "fashion-decoder.onnx", half=True)
     noise().tofile(out / "noise.bin")
     stamp.write_text(made_from)

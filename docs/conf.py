@@ -103,6 +103,13 @@ def skip(app, what, name, obj, skipped: bool, options) -> bool | None:
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
+def relink(app, name: str, source: list[str]) -> None:
+    """Links of hand-written pages to the repository's files, as those of README."""
+    path = DOCS / f"{name}.md"
+    if path in pages.OWN:
+        source[0] = pages.relink(source[0], path, path)
+
+
 def copy_live(app, exception) -> None:
     """The live page, beside the book and on its own."""
     if exception is None and app.builder.name == "html":
@@ -114,4 +121,5 @@ def setup(app) -> None:
     app.connect("autodoc-process-signature", short)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-docstring", as_rst, priority=900)  # after napoleon
+    app.connect("source-read", relink)
     app.connect("build-finished", copy_live)

@@ -21,6 +21,8 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 PAGES = {ROOT / name: DOCS / f"{name.lower()}" for name in ("README.md", "CLAIMS.md", "CONTRIBUTING.md")}
 PAGES |= {path: LESSONS / path.name for path in NOTEBOOKS}
 PAGES |= {path: LESSONS / "solutions" / path.name for path in SOLUTIONS}
+OWN = {path: path for path in DOCS.glob("*.md") if path not in PAGES.values()}
+"""pages that are written by hand"""
 
 
 class Card(NamedTuple):
@@ -90,8 +92,8 @@ def relink(text: str, source: Path, page: Path) -> str:
             if (page.parent / target).exists():
                 return match.group()  # a picture that was just written
             raise ValueError(f"{source.relative_to(ROOT)} links to {target}, which is not there.")
-        if here in PAGES:
-            return f"[{words}]({os.path.relpath(PAGES[here], page.parent)}{anchor or ''})"
+        if here in PAGES | OWN:
+            return f"[{words}]({os.path.relpath((PAGES | OWN)[here], page.parent)}{anchor or ''})"
         if here.parent == ROOT / "notebooks" / "figures":
             return f"{bang}[{words}]({os.path.relpath(LESSONS / 'figures' / here.name, page.parent)})"
         if bang:

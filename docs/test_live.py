@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from imf_lite import weights
-from imf_lite.latents import Latents
+from imf_lite.data.normalisation import Latents
+from imf_lite.pretrained import weights
 from imf_lite.sampling import sample
-from toy_experiments.datasets import EIGHT
-from toy_experiments.exact import runge_kutta
+from toy_experiments.ground_truth.datasets import EIGHT
+from toy_experiments.ground_truth.exact import runge_kutta
 
 DOCS = Path(__file__).parent
 SITE = DOCS / "_build" / "html"
@@ -103,7 +103,7 @@ def live(browser, address):
 
 
 def made_by_pytorch(y: list[int], noise: torch.Tensor, omega: float, steps: int = 1) -> torch.Tensor:
-    latents = Latents(**weights.about(FASHION)["latents"])
+    latents = Latents(**weights.read_notes(FASHION)["latents"])
     z = sample(weights.load(FASHION), noise, torch.tensor(y), steps, omega, (0.0, 1.0))
     return latents.images(z)[:, 0].long()
 

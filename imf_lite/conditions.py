@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-OMEGA_MAX = 8.0
-"""guidance scales are drawn from [1, OMEGA_MAX] in training (iMF, appendix A)"""
-
-Guided = Literal["no", "omega", "interval"]
-"""which guidance a network takes as input: none; omega; or omega and the interval [t_min, t_max]"""
 
 
 class Cond(NamedTuple):

@@ -5,13 +5,13 @@ What follows the draws is deterministic: two losses, or two machines, can be giv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .conditions import OMEGA_MAX, Guided, check_data
+from .conditions import check_data
+from .configs import OMEGA_MAX, DrawConfig, Guided
 
 
 class Draws(NamedTuple):
@@ -30,36 +30,6 @@ class Draws(NamedTuple):
     t_min: Tensor | None
     t_max: Tensor | None
     n_eq: int
-
-
-@dataclass(frozen=True)
-class DrawConfig:
-    """How times, dropped labels and guidance are drawn (MF appendix A, iMF appendix A)."""
-
-    times: Literal["logit_normal", "uniform"] = "logit_normal"
-    """distribution of the two times whose larger is t and whose smaller is r"""
-    p_mean: float = -0.4
-    """mean of the logit-normal, before the sigmoid"""
-    p_std: float = 1.0
-    """standard deviation of the logit-normal, before the sigmoid"""
-    p_r_neq_t: float = 0.5
-    """share of rows with r < t: 0.5 in iMF, 0.25 in MF, 0 is flow matching"""
-    class_dropout: float = 0.0
-    """expected share of rows that lose their label"""
-    dropout: Literal["first", "independent"] = "first"
-    """which rows lose it: the first of the batch (the reference code; mostly rows with r = t, so that "no class" is
-    learnt as a velocity, not to be sampled from in one step), or each by a coin of its own"""
-    omega_beta: float = 1.0
-    """power of the density of omega, proportional to omega^-beta on [1, 8]; larger means weaker guidance"""
-
-    def __post_init__(self) -> None:
-        for name in ("p_r_neq_t", "class_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"draws.{name} = {getattr(self, name)}; it is a share: choose a value in [0, 1].")
-        if self.dropout not in ("first", "independent"):
-            raise ValueError(f"draws.dropout = {self.dropout!r}; choose 'first' or 'independent'.")
-        if self.times not in ("logit_normal", "uniform"):
-            raise ValueError(f"draws.times = {self.times!r}; choose 'logit_normal' or 'uniform'.")
 
 
 def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, guided: Guided = "no") -> Draws:

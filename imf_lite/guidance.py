@@ -13,48 +13,17 @@ class's own velocity. Both papers *learn* that field, so that one evaluation a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .conditions import Cond
+from .configs import Fixed, Flexible
 
 if TYPE_CHECKING:
     from .draws import Draws
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """MF's guidance, one scale for good; its effective scale is omega / (1 - kappa) (MF, section 4.2)."""
-
-    omega: float = 1.0
-    """weight of the conditional velocity e - x"""
-    kappa: float = 0.0
-    """weight of the predicted velocity of the class, in [0, 1)"""
-    t_start: float = 0.0
-    t_end: float = 1.0
-    """guidance acts where t_start <= t <= t_end"""
-    kind: Literal["fixed"] = "fixed"
-
-    def __post_init__(self) -> None:
-        if not (self.omega > 0 and 0 <= self.kappa < 1 and 0 <= self.t_start <= self.t_end <= 1):
-            raise ValueError(f"{self}: omega must be positive, kappa in [0, 1), 0 <= t_start <= t_end <= 1.")
-
-
-@dataclass(frozen=True)
-class Flexible:
-    """iMF's guidance: omega and its interval are drawn in training and inputs ever after (iMF, section 4.2)."""
-
-    v_u_omega: Literal["one", "same"] = "one"
-    """the omega that v_u is told: 1 in the released code, that of v_c in the paper's algorithm"""
-    kind: Literal["flexible"] = "flexible"
-
-    def __post_init__(self) -> None:
-        if self.v_u_omega not in ("one", "same"):
-            raise ValueError(f"guidance.v_u_omega = {self.v_u_omega!r}; choose 'one' or 'same'.")
 
 
 def rule(method: str, guidance: Fixed | Flexible | None = None):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from . import guidance, losses
 from .conditions import Cond, check_data, check_labels, readable
+from .configs import Method
 from .draws import Draws
-from .networks import Network
 
-Method = Literal["fm", "mf", "imf"]
+if TYPE_CHECKING:
+    from .networks import Network
 
 
 class Step(NamedTuple):

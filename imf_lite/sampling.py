@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .conditions import OMEGA_MAX, Cond
-from .rng import generator
+from .conditions import Cond
+from .configs import OMEGA_MAX
+from .system.rng import generator
 
 Interval = tuple[float, float]
 

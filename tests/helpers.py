@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from imf_lite.conditions import Cond
-from imf_lite.draws import DrawConfig, Draws, draw
-from imf_lite.networks import AdaLNConfig, DiTConfig, MLPConfig, Network, build
+from imf_lite.configs import AdaLNConfig, DiTConfig, DrawConfig, MLPConfig
+from imf_lite.draws import Draws, draw
+from imf_lite.networks import Network, build
 from imf_lite.recipes import Recipe, get
-from imf_lite.rng import generator
+from imf_lite.system.rng import generator
 
 CONFIGS = {
     "mlp": MLPConfig(width=32, depth=3),

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imf_lite import weights
-from imf_lite.networks import AdaLNConfig, DiTConfig, Network, build
+from imf_lite.configs import AdaLNConfig, DiTConfig
+from imf_lite.networks import Network, build
+from imf_lite.pretrained import released
 
 FIXTURES = Path(__file__).parent / "fixtures"
 OF_MF = {
@@ -24,7 +25,7 @@ OF_MF = {
 def ours(name: str, method: str = "imf") -> str:
     """The reference's name of a parameter, as we call it."""
     if method == "imf":
-        return weights.ours(name)
+        return released.our_name(name)
     for old, new in OF_MF.items():
         name = name.replace(old, new)
     return name

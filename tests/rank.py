@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 from helpers import drawn, network, tiny
 
-from imf_lite import checkpoint, evaluation, parallel, training
-from imf_lite.data import latents, sources
-from imf_lite.images import to_uint8
+from imf_lite import training
+from imf_lite.data import preparation, sources
+from imf_lite.data.autoencoder import load_vae
+from imf_lite.data.images import to_uint8
+from imf_lite.evaluation import protocol, references
 from imf_lite.objective import Objective
-from imf_lite.vae import load_vae
+from imf_lite.system import distributed, files
 
 
 def gradients_of(method: str, out: str) -> None:
     """The gradients of this rank's draws, averaged over the ranks, to a file."""
-    ranks = parallel.join()
+    ranks = distributed.init()
     objective = Objective(network("dit", 1 if method == "imf" else None, torch.float64), method)
     wrapped = ranks.wrap(objective)
     wrapped(drawn(dtype=torch.float64, seed=ranks.rank)).loss.backward()
@@ -27,7 +29,7 @@ def gradients_of(method: str, out: str) -> None:
 def compiled(method: str, out: str) -> None:
     """`gradients_of` compiled (for the eager backend: what matters is where graphs are cut), parameters above 1 MB."""
     torch.compile = partial(torch.compile, backend="aot_eager")
-    ranks = parallel.join()
+    ranks = distributed.init()
     objective = Objective(network("dit", 1 if method == "imf" else None, torch.float64, width=96), method)
     for kind in ("eager", "compiled"):
         objective.zero_grad()
@@ -48,31 +50,31 @@ def train(out: str, until: str) -> None:
 
 def prepare(folder: str, vae: str, out: str) -> None:
     """A folder of pictures, encoded by all ranks."""
-    for _ in latents.prepare(sources.Folder(folder, 32), load_vae(vae), "a vae", out, batch=2, save_every=1):
+    for _ in preparation.prepare(sources.Folder(folder, 32), load_vae(vae), "a vae", out, batch=2, save_every=1):
         pass
 
 
 def evaluate(run: str, reference: str, out: str) -> None:
     """FID of a run's samples in several batches, the last one short."""
     net = training.load_network(run, "cpu")
-    found = evaluation.evaluate(
-        net, to_uint8, evaluation.reference(reference, "stand-in"), "stand-in", n=70, omega=2.0, batch=20
+    found = protocol.evaluate(
+        net, to_uint8, references.load_reference(reference, "stand-in"), "stand-in", n=70, omega=2.0, batch=20
     )
     if found:
-        checkpoint.write_text(Path(out), json.dumps(found))
+        files.write_text(Path(out), json.dumps(found))
 
 
 def disagree(out: str) -> None:
     """Two ranks that would train different networks."""
-    ranks = parallel.join()
-    parallel.Ranks.wrap = lambda self, objective, compile=False: objective  # nobody averages
+    ranks = distributed.init()
+    distributed.Ranks.wrap = lambda self, objective, compile=False: objective  # nobody averages
     list(training.train(tiny(parts=2), out, device="cpu"))
     assert ranks.size == 2
 
 
 def differ(out: str) -> None:
     """Two ranks of two recipes."""
-    list(training.train(tiny(parts=2, seed=parallel.join().rank), out, device="cpu"))
+    list(training.train(tiny(parts=2, seed=distributed.init().rank), out, device="cpu"))
 
 
 JOBS = {f.__name__: f for f in (gradients_of, compiled, train, prepare, evaluate, disagree, differ)}

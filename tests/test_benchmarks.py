@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import loop, sampling, step_cost
 from benchmarks.reference_step import ReferenceStep
 from imf_lite import guidance
+from imf_lite.configs import DiTConfig, Fixed, Flexible
 from imf_lite.draws import Draws
-from imf_lite.guidance import Fixed, Flexible
-from imf_lite.networks import DiTConfig, build
+from imf_lite.networks import build
 from imf_lite.objective import Objective
 
 VARIANTS = {

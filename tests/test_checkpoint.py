@@ -11,9 +11,9 @@ import torch
 from helpers import tiny
 from torch.testing import assert_close
 
-from imf_lite import checkpoint
-from imf_lite.checkpoint import CheckpointError
-from imf_lite.training import read_metrics, train
+from imf_lite.system import files
+from imf_lite.training import checkpoint, read_metrics, train
+from imf_lite.training.checkpoint import CheckpointError
 
 FOREVER = """
 import sys
@@ -87,7 +87,7 @@ def test_a_failing_disk_costs_no_good_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.write(path, {"a": torch.zeros(3)})
+        files.write_tensors(path, {"a": torch.zeros(3)})
     assert path.read_bytes() == before
 
 
@@ -101,7 +101,7 @@ def test_only_the_newest_are_kept(tmp_path):
 
 def test_tensors_of_every_kind_survive(tmp_path):
     tensors = {"a": torch.randn(3, 4).t(), "b": torch.tensor(2), "c": torch.randn(2).bfloat16(), "d": torch.zeros(0, 3)}
-    checkpoint.write(tmp_path / "x.safetensors", tensors, {"step": 5})
+    files.write_tensors(tmp_path / "x.safetensors", tensors, {"step": 5})
     found, counters = checkpoint.load(tmp_path / "x.safetensors")
     assert counters == {"step": 5}
     for k in tensors:

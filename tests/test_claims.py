@@ -8,20 +8,25 @@ import torch
 from helpers import gradients
 from scipy.stats import spearmanr
 
-from imf_lite import bands, losses, training, weights
+from imf_lite import losses, training
 from imf_lite.conditions import Cond
-from imf_lite.draws import DrawConfig, draw
-from imf_lite.folders import pretrained
-from imf_lite.networks import MLPConfig, build
+from imf_lite.configs import DrawConfig, MLPConfig
+from imf_lite.draws import draw
+from imf_lite.networks import build
 from imf_lite.objective import Objective
+from imf_lite.pretrained import weights
 from imf_lite.recipes import Recipe
-from imf_lite.rng import generator
 from imf_lite.sampling import euler, generate, sample
-from imf_lite.training import fingerprint
-from toy_experiments import analysis, behaviour, claims, datasets, measured, plane
-from toy_experiments.datasets import EIGHT
-from toy_experiments.experiment import RESULTS, plane_guided, read_table
-from toy_experiments.metrics import sliced_wasserstein
+from imf_lite.system.paths import pretrained_folder
+from imf_lite.system.rng import generator
+from imf_lite.training import bands, fingerprint
+from toy_experiments.experiments import plane
+from toy_experiments.experiments.runs import plane_guided
+from toy_experiments.ground_truth import datasets, decomposition
+from toy_experiments.ground_truth.datasets import EIGHT
+from toy_experiments.ground_truth.distances import sliced_wasserstein
+from toy_experiments.report import behaviour, claims, measured
+from toy_experiments.tables import RESULTS, read_table
 
 ROOT = Path(__file__).parent.parent
 NAMED_BEFORE = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
@@ -57,8 +62,8 @@ def test_results_are_of_the_code_as_it_is():
 @pytest.mark.parametrize("name", plane.VARIANTS)
 def test_shipped_networks_in_the_plane_are_what_they_say(name):
     """Made by today's recipe and code; their samples are as far from the data as was written down."""
-    folder = pretrained("plane") / name
-    about, net = weights.about(folder), weights.load(folder)
+    folder = pretrained_folder("plane") / name
+    about, net = weights.read_notes(folder), weights.load(folder)
     assert Recipe.from_json(json.dumps(about["recipe"])) == plane.recipe(name) and behaviour.stands({about["code"]})
     real = EIGHT.sample(8000, torch.Generator().manual_seed(1))
     for nfe, stored in about["distance"].items():
@@ -131,12 +136,12 @@ def test_stored_tokens_save_a_quarter():
 
 def test_live_mfs_gradient_is_noisier_at_the_same_network(net):
     x = datasets.points("eight_gaussians", 20_000)
-    noise = {method: analysis.gradient_noise(net, method, x, batches=20)["variance"] for method in ("mf", "imf")}
+    noise = {method: decomposition.gradient_noise(net, method, x, batches=20)["variance"] for method in ("mf", "imf")}
     assert noise["imf"] < 0.75 * noise["mf"]
 
 
 def test_live_what_leaks_is_what_separates_the_losses(net):
-    parts = analysis.decompose(net, datasets.EIGHT, n=10_000)
+    parts = decomposition.decompose(net, datasets.EIGHT, n=10_000)
     for method, leak in (("mf", parts["leak"]), ("imf", 0.0)):
         total = parts["irreducible"] + leak + parts[f"{method} error"]
         assert total == pytest.approx(parts[method], rel=0.03)

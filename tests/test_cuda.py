@@ -7,11 +7,13 @@ import torch
 from helpers import drawn, gradients, network, tiny
 from torch.testing import assert_close
 
-from imf_lite import checkpoint, evaluation, fid, flops, guidance, training
+from imf_lite import guidance, training
+from imf_lite.configs import Flexible
+from imf_lite.data.images import to_uint8
 from imf_lite.draws import Draws
-from imf_lite.guidance import Flexible
-from imf_lite.images import to_uint8
+from imf_lite.evaluation import extractors, protocol, references
 from imf_lite.objective import Objective
+from imf_lite.training import checkpoint, flops
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 KINDS = [("dit", "imf", 1), ("adaln", "mf", None)]
@@ -89,7 +91,7 @@ def test_evaluation_and_samples(tmp_path):
     list(training.train(tiny("digits_guided", steps=3), tmp_path, device="cuda"))
     net = training.load_network(tmp_path)
     assert next(net.parameters()).is_cuda
-    features = fid.extract(torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8), "stand-in")
-    real = fid.from_features(features, "")
-    found = evaluation.evaluate(net, to_uint8, real, "stand-in", n=70, omega=2.0, batch=20)
+    features = extractors.extract(torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8), "stand-in")
+    real = references.from_features(features, "")
+    found = protocol.evaluate(net, to_uint8, real, "stand-in", n=70, omega=2.0, batch=20)
     assert found["fid"] > 0 and found["protocol"]["n"] == 70

@@ -5,8 +5,9 @@ import torch
 from helpers import drawn
 from torch.testing import assert_close
 
-from imf_lite.draws import DrawConfig, draw
-from imf_lite.rng import generator
+from imf_lite.configs import DrawConfig
+from imf_lite.draws import draw
+from imf_lite.system.rng import generator
 
 
 @pytest.mark.parametrize("share, n_eq", [(0.0, 8), (0.25, 6), (0.5, 4), (1.0, 0)])

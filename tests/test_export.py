@@ -9,11 +9,13 @@ import torch
 from helpers import network, tiny
 from test_weights import save_tiny_vae
 
-from imf_lite import cli, export, training
+from imf_lite import cli, training
 from imf_lite.conditions import Cond
-from imf_lite.latents import Latents
-from imf_lite.networks import MLPConfig, build
-from imf_lite.vae import load_vae
+from imf_lite.configs import MLPConfig
+from imf_lite.data.autoencoder import load_vae
+from imf_lite.data.normalisation import Latents
+from imf_lite.networks import build
+from imf_lite.pretrained import export
 
 
 def run(path, **inputs):

@@ -8,18 +8,22 @@ import torch
 from torch.testing import assert_close
 from torch_fidelity import calculate_metrics
 
-from imf_lite import data, extractors
-from imf_lite.fid import Judge, compare, disjoint, from_npz, measure, nearest
-from imf_lite.images import grid, save_png, to_uint8
-from imf_lite.networks import MLPConfig, build
-from imf_lite.rng import generator
+from imf_lite import data
+from imf_lite.configs import MLPConfig
+from imf_lite.data.images import grid, save_png, to_uint8
+from imf_lite.evaluation import classifiers
+from imf_lite.evaluation.evaluator import Evaluator
+from imf_lite.evaluation.metrics import compare, disjoint, measure, nearest
+from imf_lite.evaluation.references import from_npz
+from imf_lite.networks import build
+from imf_lite.system.rng import generator
 
 DIGITS = data.load("digits")
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return Judge(DIGITS)
+    return Evaluator(DIGITS)
 
 
 def test_the_digits_are_split_once_and_for_all():
@@ -37,19 +41,19 @@ def test_the_classifier_knows_held_out_digits(judge):
 
 
 def test_the_classifier_is_deterministic_and_its_file_is_checked(tmp_path, monkeypatch):
-    train = partial(extractors.train_classifier, extractors.Classifier, to_uint8(DIGITS.train.x), DIGITS.train.y)
+    train = partial(classifiers.train_classifier, classifiers.Classifier, to_uint8(DIGITS.train.x), DIGITS.train.y)
     a, b = (train(epochs=1).state_dict() for _ in range(2))
     assert all(torch.equal(a[k], b[k]) for k in a)
     monkeypatch.setenv("IMF_LITE_CACHE", str(tmp_path))
-    monkeypatch.setattr(extractors, "train_classifier", lambda make, *_: make())
-    _, checksum = extractors.digits_classifier()
-    assert extractors.digits_classifier()[1] == checksum
+    monkeypatch.setattr(classifiers, "train_classifier", lambda make, *_: make())
+    _, checksum = classifiers.digits_classifier()
+    assert classifiers.digits_classifier()[1] == checksum
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(RuntimeError, match="is damaged"):
-        extractors.digits_classifier()
+        classifiers.digits_classifier()
 
 
 def test_real_against_itself_scores_perfectly_and_noise_badly(judge):

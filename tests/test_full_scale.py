@@ -11,13 +11,16 @@ from helpers import network, tiny
 from test_parallel import finish, start
 
 from benchmarks import bands as write_bands
-from imf_lite import bands, evaluation, fid, flops, guidance, launch, recipes, training
+from imf_lite import guidance, recipes, training
+from imf_lite.data.images import to_uint8
 from imf_lite.draws import draw
-from imf_lite.images import to_uint8
+from imf_lite.evaluation import extractors, protocol, references, search
 from imf_lite.networks import build
 from imf_lite.objective import Objective
-from imf_lite.rng import generator
 from imf_lite.sampling import blocks
+from imf_lite.system import launch
+from imf_lite.system.rng import generator
+from imf_lite.training import bands, flops
 from toy_experiments import rehearsal
 
 FULL = [n for n in recipes.RECIPES if n.startswith("imagenet")]
@@ -122,8 +125,8 @@ def test_stored_bands_belong_to_recipes(path):
 
 def test_the_result_does_not_depend_on_the_number_of_ranks(tmp_path):
     list(training.train(tiny("digits_guided", steps=3), tmp_path / "run", device="cpu"))
-    features = fid.extract(torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8), "stand-in")
-    np.savez(tmp_path / "real.npz", **fid.from_features(features, "").statistics)
+    features = extractors.extract(torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8), "stand-in")
+    np.savez(tmp_path / "real.npz", **references.from_features(features, "").statistics)
     for size in (1, 2):
         finish(start(size, "evaluate", tmp_path / "run", tmp_path / "real.npz", tmp_path / f"{size}.json"))
     one, two = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
@@ -145,29 +148,29 @@ def test_samples_depend_neither_on_the_batch_nor_on_who_makes_them():
 
 
 def test_guidance_below_one_is_refused_before_anything_is_made():
-    real = fid.from_features(torch.randn(50, 8), "")
+    real = references.from_features(torch.randn(50, 8), "")
     for omega in (0.0, 0.5):
         with pytest.raises(ValueError, match=f"omega = {omega:g}; a guidance scale is at least 1"):
-            evaluation.evaluate(network("dit", guided="interval"), to_uint8, real, "stand-in", n=20, omega=omega)
+            protocol.evaluate(network("dit", guided="interval"), to_uint8, real, "stand-in", n=20, omega=omega)
     with pytest.raises(ValueError, match="n = 25 is not a multiple of 10 classes"):
-        evaluation.evaluate(network("dit"), to_uint8, real, "stand-in", n=25)
+        protocol.evaluate(network("dit"), to_uint8, real, "stand-in", n=25)
 
 
 def test_reference_statistics_that_are_missing_or_of_another_kind(tmp_path):
     with pytest.raises(ValueError, match=r"no reference statistics at .*statistics.npz: give an .npz"):
-        evaluation.reference(tmp_path, "stand-in")
+        references.load_reference(tmp_path, "stand-in")
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match="holds a; statistics are mu and sigma"):
-        evaluation.reference(tmp_path / "other.npz", "stand-in")
+        references.load_reference(tmp_path / "other.npz", "stand-in")
 
 
 def test_inception_that_cannot_be_had_is_named(monkeypatch):
     def no_network(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(fid, "create_feature_extractor", no_network)
+    monkeypatch.setattr(extractors, "create_feature_extractor", no_network)
     with pytest.raises(ValueError, match=r"fetch https://.*weights-inception.*pass its path as --extractor-weights"):
-        fid.loaded.__wrapped__("inception-v3-compat", None, "cpu")
+        extractors.load_extractor.__wrapped__("inception-v3-compat", None, "cpu")
 
 
 def test_the_search_tries_all_and_puts_the_best_first():
@@ -178,13 +181,13 @@ def test_the_search_tries_all_and_puts_the_best_first():
         return {"fid": abs(omega - 2) + interval[0], "inception_score": 1.0}
 
     spans = ((0.0, 1.0), (0.4, 0.65))
-    *_, some, rows = evaluation.search(measure, (1.0, 2.0, 4.0), spans)
+    *_, some, rows = search.search(measure, (1.0, 2.0, 4.0), spans)
     assert len(asked) == len(rows) == 6 and len(some) == 5
-    assert list(evaluation.search(measure, (1.0, 2.0, 4.0), spans, rows)) == [] and len(asked) == 6  # all known
-    *_, again = evaluation.search(measure, (1.0, 2.0, 4.0), spans, rows[:4])
+    assert list(search.search(measure, (1.0, 2.0, 4.0), spans, rows)) == [] and len(asked) == 6  # all known
+    *_, again = search.search(measure, (1.0, 2.0, 4.0), spans, rows[:4])
     assert again == rows and len(asked) == 8
     assert rows[0] == {"omega": 2.0, "t_min": 0.0, "t_max": 1.0, "fid": 0.0, "inception_score": 1.0}
-    assert list(evaluation.search(lambda **_: None, (1.0,), ((0.0, 1.0),))) == [[]]  # a rank that has no result
+    assert list(search.search(lambda **_: None, (1.0,), ((0.0, 1.0),))) == [[]]  # a rank that has no result
 
 
 def test_a_launched_command_that_fails_says_why():

@@ -9,10 +9,10 @@ from torch.testing import assert_close
 
 from imf_lite import guidance
 from imf_lite.conditions import Cond
-from imf_lite.draws import DrawConfig, Draws, draw, power_law
-from imf_lite.guidance import Fixed, Flexible
+from imf_lite.configs import DrawConfig, Fixed, Flexible
+from imf_lite.draws import Draws, draw, power_law
 from imf_lite.objective import Objective
-from imf_lite.rng import generator
+from imf_lite.system.rng import generator
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
 HEADS = pytest.mark.parametrize("v_depth", [None, 1])

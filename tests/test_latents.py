@@ -13,18 +13,20 @@ from test_cli import run
 from test_weights import save_tiny_vae
 from torch.testing import assert_close
 
-from imf_lite import checkpoint, data, recipes, training, weights
-from imf_lite.data import fashion, latents, sources
-from imf_lite.extractors import fashion_classifier
-from imf_lite.fid import StoredJudge
-from imf_lite.folders import pretrained
-from imf_lite.latents import Latents
+from imf_lite import data, recipes, training
+from imf_lite.data import cache, fashion, preparation, sources
+from imf_lite.data.autoencoder import load_vae
+from imf_lite.data.normalisation import Latents
+from imf_lite.evaluation.classifiers import fashion_classifier
+from imf_lite.evaluation.evaluator import StoredEvaluator
+from imf_lite.pretrained import weights
 from imf_lite.sampling import generate
-from imf_lite.vae import load_vae
-from imf_lite.vae_training import VAERecipe, build_vae, train_vae
-from toy_experiments import fashion as pipeline
-from toy_experiments import measured
-from toy_experiments.experiment import RESULTS, read_table
+from imf_lite.system.paths import pretrained_folder
+from imf_lite.training import checkpoint
+from imf_lite.training.vae_loop import VAERecipe, build_vae, train_vae
+from toy_experiments.experiments import fashion as pipeline
+from toy_experiments.report import measured
+from toy_experiments.tables import RESULTS, read_table
 
 GREY = VAERecipe(channels=(8, 8, 8), steps=8, batch=4, save_every=6)
 
@@ -67,9 +69,9 @@ def pictures(tmp_path) -> Path:
     return tmp_path / "pictures"
 
 
-def all_of(source, vae, out, **options) -> list[latents.Progress]:
+def all_of(source, vae, out, **options) -> list[preparation.Progress]:
     """A whole preparation."""
-    return list(latents.prepare(source, load_vae(vae), str(vae), out, **options))
+    return list(preparation.prepare(source, load_vae(vae), str(vae), out, **options))
 
 
 def test_fashion_is_found_in_either_place_and_padded(little_fashion):
@@ -93,7 +95,7 @@ def test_fashion_is_found_in_either_place_and_padded(little_fashion):
 def test_cached_moments_are_the_autoencoders(little_fashion, grey_vae, tmp_path):
     source, out = sources.Fashion("train"), tmp_path / "cache"
     all_of(source, grey_vae, out, batch=16)
-    split, classes = latents.load(out, "fitted")
+    split, classes = cache.load(out, "fitted")
     posterior = load_vae(grey_vae).encode(source.images.float() / 127.5 - 1).latent_dist
     assert_close(torch.from_numpy(np.array(split.moments)), torch.cat([posterior.mean, posterior.std], 1))
     assert (len(split), split.shape, classes) == (200, (4, 8, 8), 10) and torch.equal(split.y, source.labels)
@@ -104,18 +106,18 @@ def test_cached_moments_are_the_autoencoders(little_fashion, grey_vae, tmp_path)
     assert_close(z.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
     first, again = (split.batch(torch.arange(8), s)[0] for s in (1, 1))
     assert torch.equal(first, again) and not torch.equal(first, split.batch(torch.arange(8), 2)[0])
-    latents.verify(out)
+    cache.verify(out)
 
 
 def test_preparing_twice_changes_nothing_and_a_kill_costs_a_batch(little_fashion, grey_vae, tmp_path):
     source = sources.Fashion("train")
     all_of(source, grey_vae, tmp_path / "whole", batch=16)
-    half = latents.prepare(source, load_vae(grey_vae), str(grey_vae), tmp_path / "cut", batch=16, save_every=1)
+    half = preparation.prepare(source, load_vae(grey_vae), str(grey_vae), tmp_path / "cut", batch=16, save_every=1)
     for _ in range(2):
         next(half)
     half.close()
     with pytest.raises(ValueError, match="is unfinished: run the same"):
-        latents.load(tmp_path / "cut", "fitted")
+        cache.load(tmp_path / "cut", "fitted")
     with open(tmp_path / "cut" / "moments.f32", "ab") as file:
         file.write(b"half a row")  # what a kill in the middle of a write leaves
     with open(tmp_path / "cut" / "labels.i64", "r+b") as file:
@@ -140,13 +142,13 @@ def test_a_cache_of_something_else_is_refused(little_fashion, grey_vae, tmp_path
     with open(tmp_path / "cache" / "moments.f32", "r+b") as file:
         file.write(b"\xff\xff")
     with pytest.raises(ValueError, match=r"moments.f32 changed since"):
-        latents.verify(tmp_path / "cache")
+        cache.verify(tmp_path / "cache")
     with open(tmp_path / "cache" / "moments.f32", "r+b") as file:
         file.truncate(100)
     with pytest.raises(ValueError, match="has 100 bytes, not"):
-        latents.load(tmp_path / "cache", "fitted")
+        cache.load(tmp_path / "cache", "fitted")
     with pytest.raises(ValueError, match="holds no latents"):
-        latents.load(tmp_path / "elsewhere", "fitted")
+        cache.load(tmp_path / "elsewhere", "fitted")
 
 
 def test_corrupt_images_are_named_counted_and_left_out(pictures, tmp_path):
@@ -154,10 +156,10 @@ def test_corrupt_images_are_named_counted_and_left_out(pictures, tmp_path):
     bad.write_bytes(bad.read_bytes()[:200])
     (last,) = all_of(sources.Folder(pictures / "train", 32), vae, tmp_path / "cache")[-1:]
     assert [name for name, _ in last.corrupt] == [str(bad)] and last.read == last.total == 8
-    split, _ = latents.load(tmp_path / "cache", "imf")
+    split, _ = cache.load(tmp_path / "cache", "imf")
     assert len(split) == 7 and split.y.tolist() == [0, 0, 0, 0, 1, 1, 1] and split.shape == (4, 4, 4)
     assert (
-        latents.fit(split.moments, split.rows)[0]
+        preparation.fit(split.moments, split.rows)[0]
         == json.loads((tmp_path / "cache/meta.json").read_text())["fitted"]["mean"]
     )
 
@@ -166,18 +168,18 @@ def test_corrupt_images_are_named_counted_and_left_out(pictures, tmp_path):
 def test_a_full_disk_is_seen_before_and_survived_during(little_fashion, grey_vae, tmp_path, monkeypatch):
     source, out = sources.Fashion("train"), tmp_path / "cache"
     with monkeypatch.context() as m:
-        m.setattr(latents.shutil, "disk_usage", lambda _: type("usage", (), {"free": 1000}))
+        m.setattr(preparation.shutil, "disk_usage", lambda _: type("usage", (), {"free": 1000}))
         with pytest.raises(ValueError, match=r"needs 0.00 GB more.*make room or choose another folder"):
             all_of(source, grey_vae, out)
-    steps = latents.prepare(source, load_vae(grey_vae), str(grey_vae), out, batch=16, save_every=1)
+    steps = preparation.prepare(source, load_vae(grey_vae), str(grey_vae), out, batch=16, save_every=1)
     next(steps)
 
     with monkeypatch.context() as m, open("/dev/full", "r+b", buffering=0) as full:
-        m.setattr(latents.Writer, "sync", lambda self: self.files.update(dict.fromkeys(self.files, full)))
+        m.setattr(preparation.Writer, "sync", lambda self: self.files.update(dict.fromkeys(self.files, full)))
         with pytest.raises(ValueError, match=r"No space left on device.*make room, then run the same command again"):
             list(steps)
     all_of(source, grey_vae, out, batch=16)
-    assert len(latents.load(out, "fitted")[0]) == 200
+    assert len(cache.load(out, "fitted")[0]) == 200
 
 
 def test_trouble_with_the_machine_is_not_taken_for_corrupt_images(little_fashion, grey_vae, tmp_path):
@@ -241,7 +243,7 @@ def test_every_recipe_takes_three_steps(little_fashion, grey_vae, tmp_path, name
     recipe = recipes.get(name, steps=3, batch=8, log_every=1, **{"net.width": 24})
     records = list(training.train(recipe, tmp_path / "run", device="cpu"))
     assert len(records) == 3 and all(np.isfinite(r.loss) for r in records)
-    described = training.about(tmp_path / "run")["latents"]
+    described = training.read_run(tmp_path / "run")["latents"]
     assert described["vae"] == str(grey_vae) and len(described["mean"]) == 4
     images = training.images_of(tmp_path / "run")(torch.randn(2, 4, 8, 8))
     assert images.shape == (2, 1, 32, 32) and images.dtype == torch.uint8
@@ -280,9 +282,9 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     assert {p.name for p in made.iterdir()} >= {"classifier.safetensors", "vae", "floors.json", "networks"}
     assert {p.name for p in (made / "networks").iterdir()} == set(pipeline.SHIPPED)
     monkeypatch.setenv("IMF_LITE_PRETRAINED", str(ships))
-    net, about = weights.load(made / "networks" / "fashion_imf"), weights.about(made / "networks" / "fashion_imf")
+    net, about = weights.load(made / "networks" / "fashion_imf"), weights.read_notes(made / "networks" / "fashion_imf")
     assert not net.has_v and net.guided == "interval" and about["recipe"]["steps"] == 3
-    judge = StoredJudge(made, Latents(**about["latents"]).images, "fashion")
+    judge = StoredEvaluator(made, Latents(**about["latents"]).images, "fashion")
     result = judge(net, n=20, omega=2.0)
     assert np.isfinite(result["fid"]) and result["protocol"]["extractor"] == "fashion" and "nearest_train" not in result
     with pytest.raises(ValueError, match="was measured for n = 20, not 30"):
@@ -304,16 +306,16 @@ def test_what_ships_fits_together():
     """The shipped autoencoder gives 4 x 8 x 8 latents and takes them back; the classifier reads its images."""
     vae, (classifier, checksum) = load_vae("fashion"), fashion_classifier()
     images = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
-    assert latents.encode(vae, images).shape == (2, 8, 8, 8) and len(checksum) == 64
-    back = Latents("fashion", (0.0,) * 4, (1.0,) * 4).images(torch.from_numpy(latents.encode(vae, images)[:, :4]))
+    assert preparation.encode(vae, images).shape == (2, 8, 8, 8) and len(checksum) == 64
+    back = Latents("fashion", (0.0,) * 4, (1.0,) * 4).images(torch.from_numpy(preparation.encode(vae, images)[:, :4]))
     assert back.shape == images.shape and back.float().mean() < 8  # black stays black
     assert classifier(back)[0].shape == (2, 96)
 
 
 @pytest.mark.parametrize("name", pipeline.SHIPPED)
 def test_stored_networks_load_strictly_and_say_what_made_them(name):
-    folder = pretrained("fashion") / "networks" / name
-    net, about = weights.load(folder), weights.about(folder)
+    folder = pretrained_folder("fashion") / "networks" / name
+    net, about = weights.load(folder), weights.read_notes(folder)
     recipe = recipes.get(name)
     assert recipes.Recipe.from_json(json.dumps(about["recipe"])) == recipe
     assert not net.has_v and net.guided == recipe.net.guided and net.shape == (4, 8, 8) and net.num_classes == 10
@@ -322,9 +324,9 @@ def test_stored_networks_load_strictly_and_say_what_made_them(name):
 
 
 def test_the_stored_network_gives_the_recorded_samples():
-    folder, recorded = pretrained("fashion") / "networks" / "fashion_imf", np.load(RESULTS / "fashion.npz")
+    folder, recorded = pretrained_folder("fashion") / "networks" / "fashion_imf", np.load(RESULTS / "fashion.npz")
     x, y = generate(weights.load(folder), 30, 1, seed=0, omega=2.0)
-    images = Latents(**weights.about(folder)["latents"]).images(x)
+    images = Latents(**weights.read_notes(folder)["latents"]).images(x)
     assert torch.equal(y, torch.from_numpy(recorded["y"]))
     difference = (images.int() - torch.from_numpy(recorded["samples"]).int()).abs()
     assert difference.max() <= 3 and difference.float().mean() < 0.05  # another machine, another order of sums
@@ -332,7 +334,7 @@ def test_the_stored_network_gives_the_recorded_samples():
 
 def test_stored_scores_meet_the_bars():
     """Reconstruction within 10 floors; one step at omega = 2 within 50, and 93 % of the class asked for."""
-    stored = json.loads((pretrained("fashion") / "floors.json").read_text())
+    stored = json.loads((pretrained_folder("fashion") / "floors.json").read_text())
     assert stored["bound"]["its copies by the autoencoder"]["fid"] < 10 * stored["floors"]["10000"]["fid"]
     guided = {"omega": 2, "t_max": 1}
     assert max(measured.fashion("fashion_imf", 1, **guided)) < 50

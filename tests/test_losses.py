@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from imf_lite import guidance, losses
 from imf_lite.objective import Objective
-from imf_lite.rng import generator
+from imf_lite.system.rng import generator
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
 

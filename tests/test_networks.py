@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from imf_lite.conditions import Cond
-from imf_lite.networks import PRESETS, DiTConfig, MLPConfig, build
+from imf_lite.configs import PRESETS, DiTConfig, MLPConfig
+from imf_lite.networks import build
 from imf_lite.networks.layers import rope_table, rotate, sincos_positions
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])

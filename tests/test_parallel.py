@@ -17,9 +17,11 @@ from PIL import Image
 from test_weights import save_tiny_vae
 from torch.testing import assert_close
 
-from imf_lite import checkpoint, parallel, recipes, training
+from imf_lite import recipes, training
 from imf_lite.draws import Draws
 from imf_lite.objective import Objective
+from imf_lite.system import distributed
+from imf_lite.training import checkpoint
 
 HERE = Path(__file__).parent
 
@@ -154,9 +156,9 @@ def test_two_ranks_prepare_the_same_cache(tmp_path):
 
 
 def test_parts_are_shared_evenly_or_not_at_all():
-    assert [list(parallel.Ranks(k, 2).share(4)) for k in (0, 1)] == [[0, 1], [2, 3]]
+    assert [list(distributed.Ranks(k, 2).share(4)) for k in (0, 1)] == [[0, 1], [2, 3]]
     with pytest.raises(ValueError, match="3 ranks cannot share 4 parts of an update: set parts to a multiple of 3"):
-        parallel.Ranks(0, 3).share(4)
+        distributed.Ranks(0, 3).share(4)
     with pytest.raises(ValueError, match="batch = 128 does not fall into parts = 3"):
         recipes.get("digits_imf", parts=3)
 
@@ -165,7 +167,7 @@ def test_more_processes_than_gpus_are_refused_instead_of_training_on_the_cpu(mon
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=r"4 processes for 1 GPU\(s\): start as many, or hide them"):
-        parallel.join()
+        distributed.init()
 
 
 def test_a_run_goes_on_with_other_parts_and_says_so(tmp_path):

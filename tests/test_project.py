@@ -23,14 +23,19 @@ else:
 
 from imf_lite import cli
 
+sys.path.append(str(Path(__file__).parent.parent / "docs"))
+import architecture
+from architecture import METHOD, imports, room
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REQUIREMENTS = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def documented_commands() -> list[str]:
+    texts = [(ROOT / name).read_text() for name in ("README.md", "docs/command_line.md", "docs/full_scale.md")]
+    blocks = re.findall(r"```bash\n(.*?)```", "".join(texts), re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -50,31 +55,89 @@ def test_the_tested_versions_lie_in_the_ranges():
             assert wanted.specifier.contains(version), wanted
 
 
-def test_arrows_point_one_way():
-    allowed = {
-        "losses": {"forward_mode"},
-        "draws": {"conditions"},
-        "guidance": {"conditions", "draws"},  # draws: for a type hint alone
-        "sampling": {"conditions", "rng"},
-        "objective": {"losses", "guidance", "conditions", "draws", "networks"},
-    }
-    for name, may in allowed.items():
-        tree = ast.parse((ROOT / "imf_lite" / f"{name}.py").read_text())
-        found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level and n.module}
-        found |= {
-            a.name
-            for n in ast.walk(tree)
-            if isinstance(n, ast.ImportFrom) and n.level and not n.module
-            for a in n.names
-        }
+MAY_IMPORT = {
+    # of imf_lite                     what it may import of the project
+    "configs": set(),
+    "system": {"configs"},
+    "method": {"configs", "system"},
+    "networks": {"configs", "method"},
+    "data": {"configs", "system", "method"},
+    "recipes": {"configs"},
+    "training": {"configs", "system", "method", "networks", "data", "recipes"},
+    "evaluation": {"configs", "system", "method", "networks", "data"},
+    "pretrained": {"configs", "system", "method", "networks", "data"},
+    "cli": {"configs", "system", "method", "networks", "data", "recipes", "training", "evaluation", "pretrained"},
+    # of toy_experiments, which imports imf_lite, never the reverse
+    "tables": set(),
+    "rehearsal": set(),
+    "ground_truth": set(),
+    "figures": set(),
+    "experiments": {"tables", "ground_truth", "figures"},
+    "report": {"tables", "ground_truth", "figures", "experiments"},
+}
+WITHIN_THE_METHOD = {
+    "forward_mode": set(),
+    "conditions": set(),
+    "losses": {"forward_mode"},
+    "draws": {"conditions"},
+    "guidance": {"conditions", "draws"},  # draws: for a type hint alone
+    "sampling": {"conditions"},
+    "objective": {"losses", "guidance", "conditions", "draws"},
+}
+
+
+@pytest.mark.parametrize("package", ["imf_lite", "toy_experiments"])
+def test_folders_import_what_they_may(package):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        home = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if home is None:
+            continue
+        for name in imports(path):
+            top, target = name.split(".")[0], room(name)
+            assert top in ("imf_lite", package), f"{path} imports {name}"
+            if top == package and target in MAY_IMPORT and target != home:
+                assert target in MAY_IMPORT[home], f"{path} imports {name}"
+    assert all(path.stem in {*MAY_IMPORT, *METHOD, "__init__", "results"} for path in (ROOT / package).glob("[a-z_]*"))
+
+
+def test_the_method_is_seven_small_files_that_know_little_of_each_other():
+    lines = 0
+    for name, may in WITHIN_THE_METHOD.items():
+        path = ROOT / "imf_lite" / f"{name}.py"
+        lines += len(path.read_text().splitlines())
+        found = {n.split(".")[1] for n in imports(path) if room(n) == "method"} - {name}
         assert found <= may, name
+    assert set(WITHIN_THE_METHOD) == set(METHOD) and lines < 900
+
+
+def test_the_picture_and_the_tree_of_the_architecture_are_of_the_present_code():
+    again = "run `python docs/architecture.py`"
+    assert (ROOT / "docs" / "architecture.svg").read_text() == architecture.svg(), again
+    assert (ROOT / "docs" / "architecture.md").read_text() == architecture.page(), again
+
+
+def test_modules_and_folders_stay_small():
+    for package in ("imf_lite", "toy_experiments"):
+        for folder in (ROOT / package, *(ROOT / package).rglob("*/")):
+            modules = list(folder.glob("*.py"))
+            assert len(modules) <= 10, f"{folder} holds {len(modules)} modules"
+            for path in modules:
+                assert len(path.read_text().splitlines()) <= 300, path
+            assert not modules or ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+
+
+def test_the_library_never_plots_and_only_the_command_line_prints():
     for path in (ROOT / "imf_lite").rglob("*.py"):
-        text = path.read_text()
-        assert "matplotlib" not in text and "toy_experiments" not in text, path
-        calls = {
-            n.func.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-        }
-        assert path.name == "cli.py" or "print" not in calls, path
+        tree = ast.parse(path.read_text())
+        assert "matplotlib" not in path.read_text(), path
+        calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        assert path.parent.name == "cli" or "print" not in calls, path
+
+
+def test_configurations_and_recipes_are_read_without_torch():
+    code = "import sys; sys.modules['torch'] = None; import imf_lite.recipes; print(len(imf_lite.recipes.RECIPES))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) > 30
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -100,8 +163,8 @@ def test_nothing_names_a_place_that_others_do_not_have():
             assert name == "tests/test_project.py" or not found, f"{name}: {found}"
 
 
-def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
-    commands, printed = readme_commands(), []
+def test_every_documented_command_works(tmp_path, monkeypatch, capsys):
+    commands, printed = documented_commands(), []
     assert len(commands) >= 8
     monkeypatch.chdir(tmp_path)
     save_narrow_b2(tmp_path / "iMF-B-2.pth")  # in place of the downloads
@@ -143,7 +206,10 @@ def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
     assert "fid_over_floor" in "".join([*printed, capsys.readouterr().out])
 
 
-def test_links_of_the_readme_lead_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / name).read_text()):
-            assert (ROOT / target).exists(), f"{name}: {target}"
+def test_links_of_the_documentation_lead_somewhere():
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        if path.name in ("readme.md", "claims.md", "contributing.md", "index.md"):  # made by the book, or of its pages
+            continue
+        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+            there = (path.parent / target).exists() or target.startswith("lessons/")  # pages of the book
+            assert there, f"{path.name}: {target}"

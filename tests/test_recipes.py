@@ -4,9 +4,7 @@ import dataclasses
 
 import pytest
 
-from imf_lite.draws import DrawConfig
-from imf_lite.guidance import Fixed, Flexible
-from imf_lite.networks import PRESETS, DiTConfig
+from imf_lite.configs import PRESETS, DiTConfig, DrawConfig, Fixed, Flexible
 from imf_lite.recipes import RECIPES, Recipe, counterpart, get, override
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from imf_lite.sampling import euler, generate, sample
-from toy_experiments.exact import gaussian_flow, gaussian_u, gaussian_v
+from toy_experiments.ground_truth.exact import gaussian_flow, gaussian_u, gaussian_v
 
 M, S = torch.tensor([1.0, -2.0]), 0.3
 

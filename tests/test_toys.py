@@ -11,23 +11,13 @@ from scipy.integrate import solve_ivp
 from torch.func import jvp
 from torch.testing import assert_close
 
-from imf_lite.rng import generator
-from toy_experiments import (
-    ablation,
-    behaviour,
-    claims,
-    datasets,
-    digits,
-    experiment,
-    guidance,
-    knobs,
-    metrics,
-    plane,
-    quality,
-    stability,
-)  # fmt: skip
-from toy_experiments.datasets import EIGHT, GAUSSIAN, TRIANGLE
-from toy_experiments.exact import gaussian_u, gaussian_v, runge_kutta
+from imf_lite.system.rng import generator
+from toy_experiments import tables
+from toy_experiments.experiments import ablation, digits, guidance, knobs, plane, quality, runs, stability
+from toy_experiments.ground_truth import datasets, distances
+from toy_experiments.ground_truth.datasets import EIGHT, GAUSSIAN, TRIANGLE
+from toy_experiments.ground_truth.exact import gaussian_u, gaussian_v, runge_kutta
+from toy_experiments.report import behaviour, claims
 
 
 def times(n, seed=0):
@@ -102,39 +92,39 @@ def test_runge_kutta_is_of_fourth_order():
 
 def test_distances_with_a_known_answer():
     x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
-    assert metrics.sliced_wasserstein(x, x.flip(0)) == 0
+    assert distances.sliced_wasserstein(x, x.flip(0)) == 0
     shift = torch.tensor([3.0, 4.0])  # every projection moves by 5 cos(angle): root mean square 5 / sqrt 2
-    assert metrics.sliced_wasserstein(x, x + shift, projections=20_000) == pytest.approx(5 / 2**0.5, rel=0.02)
-    assert metrics.exact_wasserstein(x, x + shift) == pytest.approx(5, rel=1e-4)
-    assert metrics.exact_wasserstein(x, x.flip(0)) == pytest.approx(0, abs=1e-4)
+    assert distances.sliced_wasserstein(x, x + shift, projections=20_000) == pytest.approx(5 / 2**0.5, rel=0.02)
+    assert distances.exact_wasserstein(x, x + shift) == pytest.approx(5, rel=1e-4)
+    assert distances.exact_wasserstein(x, x.flip(0)) == pytest.approx(0, abs=1e-4)
     with pytest.raises(ValueError, match="must agree"):
-        metrics.sliced_wasserstein(x, x[:5])
+        distances.sliced_wasserstein(x, x[:5])
 
 
 def test_the_floor_falls_as_one_over_root_n():
-    small, _ = metrics.floor("gaussian", 500)
-    large, std = metrics.floor("gaussian", 8000)
+    small, _ = distances.floor("gaussian", 500)
+    large, std = distances.floor("gaussian", 8000)
     assert 2.5 < small / large < 6 and std < large
 
 
 def test_tables_survive_and_missing_ones_name_their_command(tmp_path):
     rows = [{"a": "x, y", "b": 1, "c": 0.123456789, "d": None}]
-    experiment.write_table(tmp_path / "t.csv", rows)
-    assert experiment.read_table(tmp_path / "t.csv") == [{"a": "x, y", "b": 1, "c": 0.12346, "d": ""}]
+    runs.write_table(tmp_path / "t.csv", rows)
+    assert tables.read_table(tmp_path / "t.csv") == [{"a": "x, y", "b": 1, "c": 0.12346, "d": ""}]
     with pytest.raises(ValueError, match=r"python -m toy_experiments\.stability"):
-        experiment.read_table(tmp_path / "stability.csv")
+        tables.read_table(tmp_path / "stability.csv")
 
 
 def test_loss_summary_and_thinning():
     values = [10.0] * 50 + [4.0] * 50 + [2.0, 4.0] * 50
-    found = experiment.loss_summary(values)
+    found = runs.loss_summary(values)
     assert found["start"] == 10 and found["end"] == 3 and found["spread"] == pytest.approx(2 / 2**0.5, rel=0.02)
-    assert experiment.loss_summary(np.linspace(9, 1, 400))["spread"] < 1e-6  # a trend is no spread
-    assert experiment.thinned(values, 4)[:, 0].tolist() == [10, 4, 3, 3]
+    assert runs.loss_summary(np.linspace(9, 1, 400))["spread"] < 1e-6  # a trend is no spread
+    assert runs.thinned(values, 4)[:, 0].tolist() == [10, 4, 3, 3]
 
 
 def test_compared_runs_share_all_but_the_method():
-    mf, boundary, head = (experiment.plane(v) for v in ("mf", "boundary", "head"))
+    mf, boundary, head = (runs.plane(v) for v in ("mf", "boundary", "head"))
     assert mf.net == boundary.net and mf.draws == boundary.draws == head.draws and mf.lr == head.lr
     assert (mf.method, boundary.method, head.method, mf.p) == ("mf", "imf", "imf", 0.0)
 
@@ -149,19 +139,19 @@ def test_networks_in_the_plane_are_trained_and_kept(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("module, more", [(stability, {"sets": ("two_moons",)}), (quality, {"every": 4}), (knobs, {})])
 def test_experiments_run_and_write_their_tables(module, more, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(experiment, "map_jobs", serially)
+    monkeypatch.setattr(runs, "map_jobs", serially)
     monkeypatch.setattr(quality, "map_jobs", serially)
     every = knobs.jobs(1, 8)
     monkeypatch.setattr(knobs, "jobs", lambda seeds, steps: every[::7] + every[-2:])
     module.main(seeds=1, steps=8, out=tmp_path, runs=tmp_path / "runs", **more)
     name = module.__name__.split(".")[-1]
-    rows = experiment.read_table(tmp_path / f"{name}.csv")
+    rows = tables.read_table(tmp_path / f"{name}.csv")
     assert rows and all(r["code"] and r["floor"] > 0 for r in rows)
     assert f"{name}.csv" in capsys.readouterr().out
 
 
 def test_quality_goes_on_where_it_stopped(tmp_path):
-    job = experiment.Job({"variant": "mf"}, "two_moons", quality.good("mf", steps=6, save_every=2))
+    job = runs.Job({"variant": "mf"}, "two_moons", quality.good("mf", steps=6, save_every=2))
     first = quality.watch(job, tmp_path)
     assert [row["updates"] for row in first] == [2, 4, 6]
     assert quality.watch(job, tmp_path) == first  # nothing is trained, nothing is lost
@@ -171,7 +161,7 @@ def test_the_digits_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "map_jobs", serially)
     monkeypatch.setattr(digits, "VARIANTS", {"mf": "digits_mf"})
     digits.main(seeds=1, steps=2, out=tmp_path, runs=tmp_path / "runs")
-    assert experiment.read_table(tmp_path / "digits.csv")[0]["fid1"] > 1
+    assert tables.read_table(tmp_path / "digits.csv")[0]["fid1"] > 1
 
 
 def test_the_guidance_experiment(tmp_path, monkeypatch):
@@ -180,7 +170,7 @@ def test_the_guidance_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(guidance, "INTERVALS", ((0.0, 0.6),))
     monkeypatch.setattr(guidance, "FIXED", (2.0,))
     guidance.main(seeds=1, steps=2, out=tmp_path, runs=tmp_path / "runs")
-    rows = experiment.read_table(tmp_path / "guidance.csv")
+    rows = tables.read_table(tmp_path / "guidance.csv")
     assert [(r["network"], r["omega"], r["half"]) for r in rows] == [
         ("imf", 1, "choose"), ("imf", 1, "report"), ("imf", 4, "choose"), ("imf", 4, "report"),
         ("mf 2.0", 2, "choose"), ("mf 2.0", 2, "report"),
@@ -193,7 +183,7 @@ def test_the_ablation_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "OMEGAS", (1.0, 2.0))
     monkeypatch.setattr(ablation, "INTERVALS", ((0.0, 1.0),))
     ablation.main(seeds=1, steps=2, rows=("mf, fixed", "omega", "modern"), out=tmp_path, runs=tmp_path / "runs")
-    rows = experiment.read_table(tmp_path / "ablation.csv")
+    rows = tables.read_table(tmp_path / "ablation.csv")
     assert [r["row"] for r in rows] == ["mf, fixed", "omega", "modern"]
     assert rows[0]["best1"] == rows[0]["fid1"] and rows[0]["trained"] == rows[0]["parameters"]
     assert all(r["omega"] in (1, 2) and r["trained"] > r["parameters"] for r in rows[1:])
@@ -266,7 +256,7 @@ def test_commands_have_help(module, monkeypatch, capsys):
 def test_plots_draw_what_they_are_given():
     import matplotlib.pyplot as plt
 
-    from toy_experiments import plots
+    from toy_experiments.figures import plots
 
     plots.style()
     fig, ax = plt.subplots()

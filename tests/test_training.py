@@ -8,14 +8,14 @@ import torch
 from helpers import drawn, gradients, network, tiny
 from torch.testing import assert_close
 
-from imf_lite import checkpoint, guidance, training
+from imf_lite import guidance, training
+from imf_lite.configs import DrawConfig, MLPConfig
 from imf_lite.data import Data, Split
-from imf_lite.draws import DrawConfig
-from imf_lite.networks import MLPConfig
 from imf_lite.objective import Objective
 from imf_lite.recipes import RECIPES, Recipe, get
-from imf_lite.training import NonFiniteError, learning_rate, load_network, read_metrics, train
-from toy_experiments.exact import gaussian_u
+from imf_lite.training import NonFiniteError, batches, checkpoint, load_network, read_metrics, records, train
+from imf_lite.training.loop import learning_rate
+from toy_experiments.ground_truth.exact import gaussian_u
 
 
 def steps(recipe, out, stop=None, **kwargs):
@@ -92,7 +92,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, monkeyp
 def test_records_split_by_r_and_by_t():
     draws = drawn(batch=64, p_r_neq_t=0.25)
     step = Objective(network("mlp", 1), "imf")(draws)
-    m = training.means([step])
+    m = records.means([step])
     assert m["raw_u_eq"] == pytest.approx(step.raw_u[:48].mean().item())
     assert m["raw_u_neq"] == pytest.approx(step.raw_u[48:].mean().item())
     assert m["raw_v_neq"] == pytest.approx(step.raw_v[48:].mean().item())
@@ -106,7 +106,7 @@ def test_records_split_by_r_and_by_t():
 
 
 def test_records_of_a_network_without_a_head_have_no_v():
-    m = training.means([Objective(network("mlp"), "mf")(drawn(p_r_neq_t=1.0))])
+    m = records.means([Objective(network("mlp"), "mf")(drawn(p_r_neq_t=1.0))])
     assert m["raw_v_neq"] is None and m["raw_v_by_t"] == [None] * 10 and m["raw_u_eq"] is None
 
 
@@ -118,9 +118,9 @@ def test_learning_rate():
 
 def test_batches_go_through_the_data_once_an_epoch():
     recipe = tiny(batch=10)
-    epoch = torch.cat([training.batch_indices(45, recipe, k) for k in range(4)])
+    epoch = torch.cat([batches.batch_indices(45, recipe, k) for k in range(4)])
     assert len(set(epoch.tolist())) == 40
-    following = torch.cat([training.batch_indices(45, recipe, k) for k in range(4, 8)])
+    following = torch.cat([batches.batch_indices(45, recipe, k) for k in range(4, 8)])
     assert len(set(following.tolist())) == 40 and not torch.equal(epoch, following)
 
 
@@ -221,10 +221,10 @@ def test_batches_prepared_ahead_come_in_order_and_one_at_a_time():
     for threaded in (False, True):
         done = []
         jobs = [lambda k=k, done=done: (done.append(k), k)[1] for k in range(5)]
-        for k, found in enumerate(training.ahead(iter(jobs), threaded)):
+        for k, found in enumerate(batches.ahead(iter(jobs), threaded)):
             assert found == k and len(done) <= k + 1 + threaded
         assert done == [0, 1, 2, 3, 4]
-        failing = training.ahead(iter([lambda: 1, lambda: 1 / 0]), threaded)
+        failing = batches.ahead(iter([lambda: 1, lambda: 1 / 0]), threaded)
         assert next(failing) == 1
         with pytest.raises(ZeroDivisionError):
             next(failing)

@@ -16,20 +16,22 @@ from released import AUTHORS, SIZES, TINY, names_of, of_authors
 from test_cli import run
 from torch.testing import assert_close
 
-from imf_lite import vae, weights
-from imf_lite.checkpoint import CheckpointError
 from imf_lite.conditions import Cond
-from imf_lite.images import grid, to_uint8
-from imf_lite.latents import CONSTANTS, named
-from imf_lite.networks import DiTConfig, build
+from imf_lite.configs import DiTConfig
+from imf_lite.data import autoencoder
+from imf_lite.data.images import grid, to_uint8
+from imf_lite.data.normalisation import CONSTANTS, latent_space
+from imf_lite.networks import build
+from imf_lite.pretrained import loading, released, weights
 from imf_lite.sampling import generate, sample
+from imf_lite.training.checkpoint import CheckpointError
 
 PARAMETERS = {"B": 88_948_256, "M": 173_921_312, "L": 409_071_648, "XL": 610_433_056}
 """of the published files (iMF, table 3)"""
 
 
 @pytest.fixture
-def released(tmp_path) -> Path:
+def released_file(tmp_path) -> Path:
     """The authors' layout in a file that a test may spoil."""
     return Path(shutil.copy(TINY, tmp_path / "iMF-tiny-2.pth"))
 
@@ -54,14 +56,14 @@ def test_every_name_and_shape_of_the_published_files_is_accounted_for(size):
     width, depth, heads = SIZES[size]
     names = names_of(width, depth, heads)
     assert len(names) == {"B": 186, "M": 342, "L": 446, "XL": 654}[size]
-    tensors = {weights.ours(name): torch.empty(shape, device="meta") for name, shape in names.items()}
-    config, shape, classes = weights.described_by(tensors, Path("iMF.pth"))
+    tensors = {released.our_name(name): torch.empty(shape, device="meta") for name, shape in names.items()}
+    config, shape, classes = released.read_config(tensors, Path("iMF.pth"))
     assert (config.width, config.depth, config.heads, config.v_depth) == (width, depth, heads, 8)
     assert (shape, classes) == ((4, 32, 32), 1000)
     with torch.device("meta"):
-        weights.check(build(config, shape, classes), tensors, "", optional=("v_heads.",))
+        loading.check(build(config, shape, classes), tensors, "", optional=("v_heads.",))
         slim = build(replace(config, v_depth=None), shape, classes)
-    weights.check(slim, weights.u_path(tensors, depth - 8), "")
+    loading.check(slim, released.u_path(tensors, depth - 8), "")
     assert sum(p.numel() for p in slim.parameters()) + 17 * width + 16 == PARAMETERS[size]  # with v_final_layer
 
 
@@ -80,14 +82,14 @@ def test_a_size_that_cannot_be_read_off_the_file_is_asked_for(tmp_path):
         weights.load(TINY)
 
 
-def test_everything_that_does_not_fit_is_listed_in_one_error(released):
-    tensors = torch.load(released, weights_only=True)
+def test_everything_that_does_not_fit_is_listed_in_one_error(released_file):
+    tensors = torch.load(released_file, weights_only=True)
     del tensors["net.u_final_layer.norm.weight"]
     tensors["net.surprise"] = torch.zeros(3)
     tensors["net.omega_tokens"] = torch.zeros(4, 31)
-    torch.save(tensors, released)
+    torch.save(tensors, released_file)
     with pytest.raises(ValueError) as error:
-        weights.load(released, 8)
+        weights.load(released_file, 8)
     for part in (
         "missing u_final_layer.norm.weight (40,)",
         "unknown surprise (3,)",
@@ -97,11 +99,11 @@ def test_everything_that_does_not_fit_is_listed_in_one_error(released):
 
 
 @pytest.mark.parametrize("block", ["shared_blocks.1", "u_heads.0"])
-def test_a_missing_block_is_missed(released, block):
-    tensors = {k: v for k, v in torch.load(released, weights_only=True).items() if f"{block}." not in k}
-    torch.save(tensors, released)
+def test_a_missing_block_is_missed(released_file, block):
+    tensors = {k: v for k, v in torch.load(released_file, weights_only=True).items() if f"{block}." not in k}
+    torch.save(tensors, released_file)
     with pytest.raises(ValueError, match=f"missing {re.escape(block)}.attn.q_proj.weight"):
-        weights.load(released, 8)
+        weights.load(released_file, 8)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
@@ -157,10 +159,10 @@ def test_what_is_not_here_names_the_command_that_fetches_it(monkeypatch):
         weights.load("someone/model")
 
 
-def test_absent_and_damaged_released_files_say_so(released, tmp_path, monkeypatch):
-    released.write_bytes(released.read_bytes()[:-500])
+def test_absent_and_damaged_released_files_say_so(released_file, tmp_path, monkeypatch):
+    released_file.write_bytes(released_file.read_bytes()[:-500])
     with pytest.raises(ValueError, match="cannot be read as a file of weights"):
-        weights.load(released)
+        weights.load(released_file)
     for name in ("./iMF-B-2.pth", tmp_path / "iMF-B-2.pth"):
         with pytest.raises(ValueError, match=r"there is no file .*hf download Lyy0725/iMF iMF-B-2\.pth"):
             weights.load(name)
@@ -174,9 +176,9 @@ def test_a_configuration_of_another_version_is_refused(tmp_path):
         weights.load(tmp_path)
 
 
-def test_hub_names_are_split_as_the_hub_wants_them(released, monkeypatch):
+def test_hub_names_are_split_as_the_hub_wants_them(released_file, monkeypatch):
     asked = []
-    monkeypatch.setattr(weights, "hf_hub_download", lambda *words: asked.append(words) or str(released))
+    monkeypatch.setattr(weights, "hf_hub_download", lambda *words: asked.append(words) or str(released_file))
     weights.load("Lyy0725/iMF/iMF-M-2.pth", 8)
     weights.load("iMF-B-2.pth", 8)
     assert asked == [("Lyy0725/iMF", "iMF-M-2.pth"), ("Lyy0725/iMF", "iMF-B-2.pth")]
@@ -200,17 +202,17 @@ def tiny_vae(tmp_path_factory) -> Path:
 
 
 def test_decoding_undoes_the_normalisation(tiny_vae):
-    z, net = torch.randn(3, 4, 4, 4), vae.load_vae(tiny_vae)
+    z, net = torch.randn(3, 4, 4, 4), autoencoder.load_vae(tiny_vae)
     mean, std = (torch.tensor(v).view(4, 1, 1) for v in CONSTANTS["imf"])
-    space = named("imf", str(tiny_vae))
+    space = latent_space("imf", str(tiny_vae))
     assert_close(space.denormalise(z), z * std + mean)
     assert_close(space.normalise(space.denormalise(z)), z)
-    assert_close(named("mf", "").denormalise(z), z / 0.18215)
+    assert_close(latent_space("mf", "").denormalise(z), z / 0.18215)
     assert torch.equal(space.images(z, batch=2), to_uint8(net.decode(z * std + mean).sample))
     with pytest.raises(ValueError, match="choose 'fitted'"):
-        named("imf", "", {"mean": [0.0], "std": [1.0]})
+        latent_space("imf", "", {"mean": [0.0], "std": [1.0]})
     with pytest.raises(ValueError, match="no autoencoder at"):
-        vae.load_vae(tiny_vae / "nothing")
+        autoencoder.load_vae(tiny_vae / "nothing")
 
 
 def test_the_command_line_samples_a_file_in_the_authors_layout(tmp_path, monkeypatch, capsys):

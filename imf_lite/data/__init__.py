@@ -1,4 +1,7 @@
-"""Data sets, by name. A run reads len(split), split.shape, split.y, split.batch(indices, *seeds), whatever they are."""
+"""Data sets, by name. A run reads len(split), split.shape, split.y and split.batch(indices, *seeds) of any of them.
+
+May import: configs, system, and the method's checks (conditions). Knows nothing of networks or training.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..conditions import check_data
-from ..folders import data_folder
-from ..latents import Latents, Normalisation
-from . import digits, latents
+from ..configs import Normalisation
+from ..system.paths import data_folder
+from . import cache, digits
+from .cache import LatentSplit
+from .normalisation import Latents
 
 PREPARED = ("fashion", "imagenet")
 
@@ -42,8 +47,8 @@ class Split:
 class Data(NamedTuple):
     """A data set: two splits, the number of classes (None: unlabelled), and what its latents are (None: pixels)."""
 
-    train: Split | latents.LatentSplit
-    held_out: Split | latents.LatentSplit | None
+    train: Split | LatentSplit
+    held_out: Split | LatentSplit | None
     num_classes: int | None
     latents: Latents | None = None
 
@@ -61,6 +66,6 @@ def load(name: str, normalisation: Normalisation = "imf") -> Data:
         raise ValueError(
             f"no data set named {name!r}; there is: digits, {', '.join(PREPARED)}, or a folder of prepared latents."
         )
-    train, num_classes = latents.load(folder / "train", normalisation)
-    held_out = latents.load(folder / "test", normalisation)[0] if (folder / "test").exists() else None
+    train, num_classes = cache.load(folder / "train", normalisation)
+    held_out = cache.load(folder / "test", normalisation)[0] if (folder / "test").exists() else None
     return Data(train, held_out, num_classes, train.latents)

@@ -1,10 +1,10 @@
-"""Autoencoders, through diffusers: from latents to images."""
+"""Autoencoders, loaded by diffusers: from images to latents and back."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .folders import pretrained
+from ..system.paths import pretrained_folder
 
 
 def load_vae(name: str | Path):
@@ -18,7 +18,7 @@ def load_vae(name: str | Path):
     except ImportError as error:
         raise ValueError("images are decoded by diffusers: `pip install diffusers`, or leave out the VAE.") from error
     logging.set_verbosity_error()  # it recommends accelerate, which a frozen VAE does not need
-    where = pretrained("fashion") / "vae" if name == "fashion" else name
+    where = pretrained_folder("fashion") / "vae" if name == "fashion" else name
     if name == "fashion" and not where.exists():
         raise ValueError(f"{where} is not there: make it with `make fashion`.")
     try:

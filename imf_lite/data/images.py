@@ -1,4 +1,4 @@
-"""From network output to pixels and files."""
+"""Images: from network output to uint8 pixels, grids and PNG files."""
 
 from __future__ import annotations
 

@@ -1,19 +1,16 @@
-"""Between an autoencoder's raw latents, what a network learns, and pixels."""
+"""Normalisation of latents: from an autoencoder's raw latents to what a network learns, and back to pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..configs import Normalisation
+from .autoencoder import load_vae
 from .images import to_uint8
-from .vae import load_vae
-
-Normalisation = Literal["imf", "mf", "fitted"]
-"""how latents are scaled: iMF's constants a channel, Stable Diffusion's factor (MF), or fitted to the data"""
 
 CONSTANTS = {
     # mean and standard deviation of each channel of sd-vae-ft-mse's latents (iMF's reference code)
@@ -52,7 +49,7 @@ def to_images(latents: dict | None) -> Callable[[Tensor], Tensor]:
     return Latents(**latents).images if latents else to_uint8
 
 
-def named(normalisation: Normalisation, vae: str, fitted: dict[str, list[float]] | None = None) -> Latents:
+def latent_space(normalisation: Normalisation, vae: str, fitted: dict[str, list[float]] | None = None) -> Latents:
     """The latents of an autoencoder under a normalisation by name. Raises ValueError where it cannot be meant."""
     if normalisation == "fitted" and fitted is None:
         raise ValueError("a fitted normalisation comes from prepared data: choose 'imf' or 'mf' here.")
@@ -68,5 +65,5 @@ def named(normalisation: Normalisation, vae: str, fitted: dict[str, list[float]]
 
 
 def channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    """One value a channel, to meet (N, C, h, w)."""
+    """One value for each channel, shaped to broadcast against (N, C, h, w)."""
     return like.new_tensor(values).view(-1, 1, 1)

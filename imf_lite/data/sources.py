@@ -1,6 +1,6 @@
 """Image sources: data sets of (uint8 image (C, H, W), label), all of one shape, that latents are prepared from.
 
-A source has `shape`, `classes`, `about` (what it is, in words) and `name(i)`, for messages.
+A source has `shape`, `classes`, `description` (what it is, in words) and `name(i)`, for messages.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from . import fashion
 
 
 class Source(Protocol):
-    """What `latents.prepare` needs of a data set."""
+    """What `preparation.prepare` needs of a data set."""
 
     shape: tuple[int, int, int]
     classes: list[str]
-    about: str
+    description: str
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> tuple[Tensor, int]: ...
@@ -36,7 +36,7 @@ class Fashion:
     def __init__(self, split: Literal["train", "test"]):
         self.images, self.labels = fashion.load_images(split)
         self.shape, self.classes = (1, 32, 32), list(fashion.CLASSES)
-        self.about, self.split = f"Fashion-MNIST, {split}, padded by 2", split
+        self.description, self.split = f"Fashion-MNIST, {split}, padded by 2", split
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,7 +63,7 @@ class Folder:
             ) from error
         self.shape, self.classes, self.size = (3, size, size), self.files.classes, size
         names = hashlib.sha256("\n".join(path for path, _ in self.files.samples).encode()).hexdigest()[:12]
-        self.about = f"{Path(root).name}, {len(self.files)} files (names {names}), cropped to {size} as by ADM"
+        self.description = f"{Path(root).name}, {len(self.files)} files (names {names}), cropped to {size} as by ADM"
 
     def __len__(self) -> int:
         return len(self.files)

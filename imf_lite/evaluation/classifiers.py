@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 
-from . import checkpoint, data
-from .folders import cache_folder, pretrained
-from .images import to_uint8
-from .rng import generator
+from .. import data
+from ..data.images import to_uint8
+from ..system.files import digest, read_tensors, write_tensors
+from ..system.paths import cache_folder, pretrained_folder
+from ..system.rng import generator
 
 
 class Classifier(nn.Module):
@@ -51,16 +51,16 @@ class Classifier(nn.Module):
 
 def digits_classifier() -> tuple[Classifier, str]:
     """The digits' classifier and the SHA-256 of its weights; trained on first use (about 20 s), then cached."""
-    path = cache_folder() / f"digits-classifier-{source()}.safetensors"
+    path = cache_folder() / f"digits-classifier-{code_digest()}.safetensors"
     if not path.exists():
         split = data.load("digits").train
-        checkpoint.write(path, train_classifier(Classifier, to_uint8(split.x), split.y).state_dict())
+        write_tensors(path, train_classifier(Classifier, to_uint8(split.x), split.y).state_dict())
     return load_classifier(Classifier(), path)
 
 
 def fashion_classifier() -> tuple[Classifier, str]:
     """Fashion-MNIST's classifier and the SHA-256 of its weights, as shipped."""
-    path = pretrained("fashion") / "classifier.safetensors"
+    path = pretrained_folder("fashion") / "classifier.safetensors"
     if not path.exists():
         raise ValueError(f"{path} is not there: make it with `make fashion`.")
     return load_classifier(fashion_net(), path)
@@ -73,9 +73,9 @@ def fashion_net() -> Classifier:
 
 def load_classifier(net: Classifier, path: Path) -> tuple[Classifier, str]:
     """A classifier with the weights of a file, frozen, and their SHA-256."""
-    tensors, _ = checkpoint.load(path)
+    tensors, _ = read_tensors(path)
     net.load_state_dict(tensors)
-    return net.eval().requires_grad_(False), checkpoint.digest(tensors)
+    return net.eval().requires_grad_(False), digest(tensors)
 
 
 def train_classifier(
@@ -115,53 +115,9 @@ def _train_classifier(
     return net.eval().requires_grad_(False)
 
 
-def source() -> str:
-    """Which code trained an extractor: part of the name under which it is cached."""
+def code_digest() -> str:
+    """Digest of the code that trains classifiers: part of the name under which one is cached."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 
-class ClassifierExtractor(FeatureExtractorBase):
-    """A classifier as torch-fidelity wants it: uint8 (B, 1, size, size) -> features."""
-
-    def __init__(self, name: str, features_list: list[str], **kwargs):
-        super().__init__(name, features_list)
-        self.net, _ = CLASSIFIERS[name]()
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("features", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "features"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> None:
-        return None
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = dict(zip(self.get_provided_features_list(), self.net(images), strict=True))
-        return tuple(found[name] for name in self.features_list)
-
-
-class StandIn(ClassifierExtractor):
-    """A fixed random CNN in the place of Inception, for rehearsals: its FIDs compare a pipeline with itself alone."""
-
-    def __init__(self, name: str, features_list: list[str], **kwargs):
-        FeatureExtractorBase.__init__(self, name, features_list)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.net = Classifier(32, (8, 16, 16), (0, 1), features=32).eval().requires_grad_(False)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return super().forward(F.interpolate(images.float().mean(1, keepdim=True), (32, 32), mode="area"))
-
-
 CLASSIFIERS = {"digits": digits_classifier, "fashion": fashion_classifier}
-for _name in CLASSIFIERS:
-    register_feature_extractor(_name, ClassifierExtractor)
-register_feature_extractor("stand-in", StandIn)

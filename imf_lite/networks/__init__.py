@@ -1,31 +1,22 @@
-"""Networks, all called one way: net(z, r, t, cond, need="uv") -> (u, v), net.u, net.v, net.velocity."""
+"""Networks, all called one way: net(z, r, t, cond, need="uv") -> (u, v), net.u, net.v, net.velocity.
+
+May import: the method (conditions) and configs. Knows nothing of data, training or files.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from ..configs import NetConfig
 from .base import Network
-from .dit import DiT, DiTConfig
-from .dit_adaln import AdaLNConfig, AdaLNDiT
-from .mlp import MLP, MLPConfig
-from .presets import PRESETS
+from .dit import DiT
+from .dit_adaln import AdaLNDiT
+from .mlp import MLP
 
-NetConfig = MLPConfig | DiTConfig | AdaLNConfig
-KINDS = {"mlp": (MLP, MLPConfig), "dit": (DiT, DiTConfig), "adaln": (AdaLNDiT, AdaLNConfig)}
+KINDS = {"mlp": MLP, "dit": DiT, "adaln": AdaLNDiT}
+"""the network of each kind of configuration"""
 
-__all__ = [
-    "KINDS",
-    "MLP",
-    "PRESETS",
-    "AdaLNConfig",
-    "AdaLNDiT",
-    "DiT",
-    "DiTConfig",
-    "MLPConfig",
-    "NetConfig",
-    "Network",
-    "build",
-]
+__all__ = ["KINDS", "MLP", "AdaLNDiT", "DiT", "Network", "build"]
 
 
 def build(config: NetConfig, shape: tuple[int, ...], num_classes: int | None, seed: int = 0) -> Network:
@@ -35,7 +26,6 @@ def build(config: NetConfig, shape: tuple[int, ...], num_classes: int | None, se
     """
     if config.v_depth is not None and not 0 <= config.v_depth <= config.depth:
         raise ValueError(f"v_depth = {config.v_depth}; it counts blocks of the {config.depth}: 0 to {config.depth}.")
-    network, _ = KINDS[config.kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return network(config, shape, num_classes)
+        return KINDS[config.kind](config, shape, num_classes)

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from ..conditions import Cond, Guided, check_data, check_guidance, check_labels, check_times
+from ..conditions import Cond, check_data, check_guidance, check_labels, check_times
+from ..configs import Guided
 
 Need = Literal["uv", "u", "v"]
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """What both transformers have in common; the defaults are the size B/2."""
-
-    width: int = 768
-    """width of a token"""
-    depth: int = 12
-    """blocks from input to u"""
-    heads: int = 12
-    """attention heads"""
-    patch: int = 2
-    """side of a patch"""
-    v_depth: int | None = None
-    """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
-    guided: Guided = "no"
-    """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width {self.width} over {self.heads} heads: each head needs an even width, and all of them the whole."
-            )
 
 
 class Network(nn.Module, ABC):

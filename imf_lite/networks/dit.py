@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from .base import Network, TransformerConfig
+from ..configs import DiTConfig
+from .base import Network
 from .embeddings import ScalarEmbedding, aside, class_table
 from .layers import Block, FinalLayer, Patches, rope_table, sincos_positions
-
-
-@dataclass(frozen=True)
-class DiTConfig(TransformerConfig):
-    """The in-context DiT; the defaults are iMF-B/2, whose v-branch is 8 blocks deep (iMF, appendix A)."""
-
-    kind: Literal["dit"] = "dit"
-    class_tokens: int = 8
-    omega_tokens: int = 4
-    interval_tokens: int = 2
-    """tokens each for t_min and t_max"""
-    time_tokens: int = 4
-    modern: bool = True
-    """SwiGLU, RMSNorm, rotary positions, no biases, norms on q and k, and their initial weights; else those of DiT, for
-    the ablation (the norm before the last layer stays RMSNorm)"""
 
 
 class DiT(Network):

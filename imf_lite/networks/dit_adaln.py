@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Network, TransformerConfig
+from ..configs import AdaLNConfig
+from .base import Network
 from .embeddings import SummedEmbedding
 from .layers import ClassicAttention, GeluMLP, Patches, sincos_positions, zero
-
-
-@dataclass(frozen=True)
-class AdaLNConfig(TransformerConfig):
-    """The adaLN-zero DiT; the defaults are MF's B/2. v-branch and guidance inputs are for iMF's ablation."""
-
-    kind: Literal["adaln"] = "adaln"
 
 
 class AdaLNDiT(Network):

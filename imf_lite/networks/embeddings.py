@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..conditions import Cond, Guided
+from ..conditions import Cond
+from ..configs import Guided
 
 
 class ScalarEmbedding(nn.Module):

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..conditions import Guided
+from ..configs import MLPConfig
 from .base import Network
 from .embeddings import SummedEmbedding
 from .layers import FinalLayer, RMSNorm
-
-
-@dataclass(frozen=True)
-class MLPConfig:
-    """A residual MLP over the flattened sample."""
-
-    kind: Literal["mlp"] = "mlp"
-    width: int = 256
-    """width of the residual stream"""
-    depth: int = 6
-    """residual blocks from input to u"""
-    time_scale: float = 30.0
-    """largest frequency, in radians, at which t, t - r and the guidance are seen"""
-    guided: Guided = "no"
-    """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
-    v_depth: int | None = None
-    """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
 
 
 class Block(nn.Module):

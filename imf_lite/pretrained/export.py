@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint
-from .conditions import OMEGA_MAX, Cond
-from .latents import Latents
-from .networks import Network
-from .vae import load_vae
+from ..conditions import Cond
+from ..configs import OMEGA_MAX
+from ..data.autoencoder import load_vae
+from ..data.normalisation import Latents
+from ..networks import Network
+from ..system.files import write_bytes, write_text
 
 TOLERANCE = 1e-4
 LIMIT = 2e9  # bytes of an ONNX file
@@ -55,8 +56,8 @@ def conditions(net: Network) -> list[str]:
     return [*(["y"] if net.num_classes is not None else []), *guidance]
 
 
-def export_u(net: Network, path: str | Path, half: bool = False, about: dict | None = None) -> dict:
-    """Write u as ONNX with a dynamic batch, and a JSON of the same name; returns what that says.
+def export_u(net: Network, path: str | Path, half: bool = False, notes: dict | None = None) -> dict:
+    """Write u as ONNX with a dynamic batch, and a JSON of the same name; returns the JSON's contents.
 
     Inputs: z (B, ...), r and t (B,), and the network's conditions, each (B,). half: weights are stored as float16
     (arithmetic stays float32). Raises RuntimeError if onnxruntime does not agree with PyTorch to 1e-4.
@@ -81,20 +82,26 @@ def export_u(net: Network, path: str | Path, half: bool = False, about: dict | N
         "t_min": "[0, t_max]",
         "t_max": "[t_min, 1]",
     }
-    said = {"kind": "u", "shape": list(net.shape), "num_classes": net.num_classes, "guided": net.guided}
-    said |= {"ranges": {name: ranges[name] for name in given}}
-    return write(U(net), given, "u", Path(path), half, said | (about or {}))
+    description = {"kind": "u", "shape": list(net.shape), "num_classes": net.num_classes, "guided": net.guided}
+    description |= {"ranges": {name: ranges[name] for name in given}}
+    return write(U(net), given, "u", Path(path), half, description | (notes or {}))
 
 
 def export_decoder(latents: Latents, shape: tuple[int, ...], path: str | Path, half: bool = False) -> dict:
     """Write an autoencoder's decoder, normalisation undone inside, as ONNX with a JSON; as `export_u`."""
     z = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
-    said = {"kind": "decoder", "shape": list(shape), "vae": latents.vae, "mean": latents.mean, "std": latents.std}
-    return write(Decoder(latents), {"z": z}, "x", Path(path), half, said)
+    description = {
+        "kind": "decoder",
+        "shape": list(shape),
+        "vae": latents.vae,
+        "mean": latents.mean,
+        "std": latents.std,
+    }
+    return write(Decoder(latents), {"z": z}, "x", Path(path), half, description)
 
 
 @torch.no_grad()
-def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, half: bool, said: dict) -> dict:
+def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, half: bool, description: dict) -> dict:
     """Trace, compare with PyTorch, and only then store and describe."""
     try:
         import onnx
@@ -127,11 +134,11 @@ def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, 
     for rows in (BATCH, 1):  # another batch than the traced one, too
         some = {name: value[-rows:] for name, value in given.items()}
         expected = module(*some.values())
-        (found,) = session.run(None, {name: value.numpy() for name, value in some.items()})
-        error = max(error, float(np.abs(found - expected.numpy()).max() / max(1.0, float(expected.abs().max()))))
+        (output_array,) = session.run(None, {name: value.numpy() for name, value in some.items()})
+        error = max(error, float(np.abs(output_array - expected.numpy()).max() / max(1.0, float(expected.abs().max()))))
     if not error < TOLERANCE:
         raise RuntimeError(f"onnxruntime differs from PyTorch by {error:.2g}, more than {TOLERANCE}: not written.")
-    checkpoint.write_bytes(path, content)
+    write_bytes(path, content)
     described = {
         "inputs": {
             k: {"shape": ["B", *v.shape[1:]], "type": str(v.dtype).removeprefix("torch.")} for k, v in given.items()
@@ -141,8 +148,8 @@ def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, 
         "bytes": len(content),
         "difference_from_pytorch": float(f"{error:.2g}"),
     }
-    checkpoint.write_text(path.with_suffix(".json"), json.dumps(said | described, indent=1))
-    return said | described
+    write_text(path.with_suffix(".json"), json.dumps(description | described, indent=1))
+    return description | described
 
 
 def batch_is_dynamic(module: nn.Module, inputs: int) -> tuple:

@@ -1,112 +1,12 @@
-"""Recipes: runs by name. One function a run, returning a Recipe; any field can be overridden.
-
->>> get("digits_imf", steps=100, **{"net.width": 64})
-"""
+"""Runs at ImageNet-256 as published, the rows of iMF's ablation, and a rehearsal of the pipeline in miniature."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from typing import Any
 
-from .draws import DrawConfig
-from .guidance import Fixed, Flexible
-from .networks import PRESETS, AdaLNConfig, DiTConfig, MLPConfig
-from .objective import Method
-from .recipe import Recipe, nearest, override
-
-
-def digits_imf() -> Recipe:
-    """Improved MeanFlow with a v-head on 8 x 8 digits: about a minute on two CPU cores."""
-    return Recipe(
-        name="digits_imf",
-        method="imf",
-        data="digits",
-        net=MLPConfig(width=256, depth=6, v_depth=2),
-        lr=2e-3,
-        decay="linear",
-        ema=0.995,
-    )
-
-
-def digits_imf_boundary() -> Recipe:
-    """Improved MeanFlow without extra parameters: v_theta is the boundary u(z, t, t)."""
-    return override(digits_imf(), {"name": "digits_imf_boundary", "net.v_depth": None})
-
-
-def digits_guided() -> Recipe:
-    """Improved MeanFlow that takes guidance scale and interval as inputs: two minutes on two CPU cores."""
-    guided = {"net.guided": "interval", "guidance": Flexible(), "draws.class_dropout": 0.1}
-    # wider times: one guided step, from t = 1 to r = 0, must not lie at the edge of what was trained
-    return override(digits_imf(), {"name": "digits_guided", "draws.p_std": 1.6} | guided)
-
-
-def digits_mf() -> Recipe:
-    """MeanFlow on the digits, all else as digits_imf: p_r_neq_t is 0.5, not MF's own 0.25."""
-    return counterpart(digits_imf(), "mf")
-
-
-def digits_fm() -> Recipe:
-    """Flow matching on the digits: the multi-step model that one step is measured against."""
-    return counterpart(digits_imf(), "fm")
-
-
-def fashion_imf() -> Recipe:
-    """Improved MeanFlow on Fashion-MNIST's latents, guidance as an input: about an hour on two CPU cores."""
-    tokens = {"class_tokens": 4, "omega_tokens": 2, "interval_tokens": 1, "time_tokens": 2}
-    return Recipe(
-        name="fashion_imf",
-        method="imf",
-        data="fashion",
-        net=DiTConfig(width=96, depth=6, heads=3, v_depth=3, guided="interval", **tokens),
-        draws=DrawConfig(class_dropout=0.1, p_std=1.3),  # wider: t = 1, where one step starts, is not left out
-        guidance=Flexible(),
-        normalisation="fitted",
-        steps=6000,
-        batch=96,
-        lr=2e-3,
-        warmup=100,
-        decay="linear",
-        ema=0.998,
-        log_every=10,
-        save_every=250,
-    )
-
-
-def fashion_mf() -> Recipe:
-    """MeanFlow on Fashion-MNIST's latents as published: adaLN-zero, one guidance scale baked in."""
-    net = AdaLNConfig(width=96, depth=6, heads=3)
-    return override(counterpart(fashion_imf(), "mf", Fixed(omega=2.0)), {"net": net, "name": "fashion_mf"})
-
-
-def fashion_imf_plain() -> Recipe:
-    """Improved MeanFlow on Fashion-MNIST's latents without guidance."""
-    changes = {"name": "fashion_imf_plain", "net.guided": "no", "guidance": None, "draws.class_dropout": 0.0}
-    return override(fashion_imf(), changes)
-
-
-def fashion_mf_plain() -> Recipe:
-    """MeanFlow without guidance, all else as fashion_imf_plain."""
-    return counterpart(fashion_imf_plain(), "mf")
-
-
-def fashion_fm_plain() -> Recipe:
-    """Flow matching, all else as fashion_imf_plain: the multi-step model."""
-    return counterpart(fashion_imf_plain(), "fm")
-
-
-def counterpart(recipe: Recipe, method: Method, guidance: Fixed | None = None) -> Recipe:
-    """The same run by another method: same u-path, initial weights, data order and draws.
-
-    Without iMF's loss there is no guidance as an input; a fixed one may take its place.
-    """
-    changes: dict[str, Any] = {"method": method, "name": recipe.name.replace(recipe.method, method)}
-    if method != "imf":
-        changes |= {"net.v_depth": None, "net.guided": "no", "guidance": guidance}
-    if method == "fm":
-        changes["draws.p_r_neq_t"] = 0.0
-    return override(recipe, changes)
-
+from ..configs import PRESETS, DiTConfig, DrawConfig, Fixed, Flexible
+from .recipe import Recipe, override
 
 IMAGES = 1_281_167
 """in ImageNet's training split"""
@@ -219,35 +119,14 @@ def imagenet_rehearsal() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    f.__name__: f
-    for f in (
-        digits_imf,
-        digits_imf_boundary,
-        digits_guided,
-        digits_mf,
-        digits_fm,
-        fashion_imf,
-        fashion_mf,
-        fashion_imf_plain,
-        fashion_mf_plain,
-        fashion_fm_plain,
-        imagenet_rehearsal,
-        imagenet_mf_b4_short,
-    )
-}
 UNGUIDED = [row for row, changes in ABLATION.items() if "guidance" not in changes]
-for make, keys in (
-    (imagenet_imf, SIZES),
-    (imagenet_mf, MF_GUIDANCE),
-    (imagenet_ablation, ABLATION),
+SERIES: tuple[tuple[Callable[[str], Recipe], list[str]], ...] = (
+    (imagenet_imf, list(SIZES)),
+    (imagenet_mf, list(MF_GUIDANCE)),
+    (imagenet_ablation, list(ABLATION)),
     (imagenet_unguided, UNGUIDED),
-):
-    RECIPES |= {f"{make.__name__}_{key}": update_wrapper(partial(make, key), make) for key in keys}
-
-
-def get(name: str, **changes: Any) -> Recipe:
-    """A recipe by name, with fields overridden. Raises ValueError for an unknown name or field."""
-    if name not in RECIPES:
-        raise ValueError(f"no recipe named {name!r}{nearest(name, list(RECIPES))}.")
-    return override(RECIPES[name](), changes)
+)
+IMAGENET: dict[str, Callable[[], Recipe]] = {
+    f"{series.__name__}_{key}": update_wrapper(partial(series, key), series) for series, keys in SERIES for key in keys
+}
+"""one recipe for each size or row of every series"""

@@ -8,11 +8,17 @@ import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from .draws import DrawConfig
-from .guidance import Fixed, Flexible
-from .latents import Normalisation
-from .networks import KINDS, MLPConfig, NetConfig
-from .objective import Method
+from ..configs import (
+    NET_CONFIGS,
+    DrawConfig,
+    Fixed,
+    Flexible,
+    Method,
+    MLPConfig,
+    NetConfig,
+    Normalisation,
+    Precision,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Recipe:
     """further decays, kept in the checkpoints"""
     parts: int = 1
     """micro-batches that an update is made of; ranks share them, and what one rank has several of it accumulates"""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """of matrix products; tf32 concerns CUDA; bf16 the trained and the guidance forwards, the slope stays fp32"""
     seed: int = 0
     """of weights, data order and draws"""
@@ -103,13 +109,26 @@ class Recipe:
     def from_json(text: str) -> Recipe:
         """Raises ValueError for unknown fields."""
         values = json.loads(text)
-        _, config = KINDS[values["net"]["kind"]]
+        config = NET_CONFIGS[values["net"]["kind"]]
         values["net"], values["draws"] = override(config(), values["net"]), override(DrawConfig(), values["draws"])
         if values["guidance"]:
             kind = {"fixed": Fixed, "flexible": Flexible}[values["guidance"]["kind"]]
             values["guidance"] = override(kind(), values["guidance"])
         values |= {k: tuple(values[k]) for k in ("betas", "more_emas") if k in values}
         return override(Recipe(name="", method="imf", data=""), values)
+
+
+def counterpart(recipe: Recipe, method: Method, guidance: Fixed | None = None) -> Recipe:
+    """The same run by another method: same u-path, initial weights, data order and draws.
+
+    Without iMF's loss there is no guidance as an input; a fixed one may take its place.
+    """
+    changes: dict[str, Any] = {"method": method, "name": recipe.name.replace(recipe.method, method)}
+    if method != "imf":
+        changes |= {"net.v_depth": None, "net.guided": "no", "guidance": guidance}
+    if method == "fm":
+        changes["draws.p_r_neq_t"] = 0.0
+    return override(recipe, changes)
 
 
 def override(config: Any, changes: dict[str, Any]) -> Any:

@@ -1,7 +1,7 @@
-"""Several processes, one training: what `torchrun` starts. Alone, nothing of it is needed.
+"""Several processes, one training: what `torchrun` starts. A process that is alone needs none of it.
 
-An update is made of `parts` micro-batches, each with draws of its own. Ranks share them out, and what one
-rank has several of it accumulates: so the same parts give the same update on any number of ranks.
+An update is made of `parts` micro-batches, each with draws of its own. The ranks share them out, and a rank
+with several of them accumulates gradients, so the same parts give the same update on any number of ranks.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Ranks:
-    """The processes that train together. `join` makes one."""
+    """The processes that work together. `init` makes one; Ranks() is a process that is alone."""
 
     def __init__(self, rank: int = 0, size: int = 1, gpu: int | None = None):
         self.rank, self.size, self.gpu = rank, size, gpu
@@ -30,7 +31,7 @@ class Ranks:
         return self.rank == 0
 
     def device(self) -> str | None:
-        """A GPU for this process alone; the CPU where there is none; None if it is alone: whichever is best."""
+        """A GPU for this process alone; the CPU where there is none; None for a single process: whichever is best."""
         return None if self.size == 1 else "cpu" if self.gpu is None else f"cuda:{self.gpu}"
 
     def share(self, parts: int) -> range:
@@ -51,11 +52,11 @@ class Ranks:
             return objective
         return DistributedDataParallel(objective, gradient_as_bucket_view=True)
 
-    def last_only(self, wrapped: nn.Module, last: bool):
+    def no_sync_until_last(self, wrapped: nn.Module, last: bool) -> AbstractContextManager:
         """A context for one of several micro-batches: ranks exchange gradients in the last one only."""
         return nullcontext() if last or self.size == 1 else wrapped.no_sync()
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Rows (K, B) of every rank, in order: (K, size B)."""
         if self.size == 1:
             return rows
@@ -63,35 +64,35 @@ class Ranks:
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts, 1)
 
-    def collect(self, thing):
-        """On the first rank a list of every rank's `thing` (any object, on the CPU), in order; elsewhere nothing."""
+    def gather_objects(self, value: Any) -> list:
+        """On the first rank every rank's `value` (any object, on the CPU), in order; elsewhere an empty list."""
         if self.size == 1:
-            return [thing]
-        found = [None] * self.size if self.first else None
-        dist.gather_object(thing, found)
-        return found or []
+            return [value]
+        values = [None] * self.size if self.first else None
+        dist.gather_object(value, values)
+        return values or []
 
-    def tell(self, thing):
-        """The first rank's `thing`, on every rank."""
+    def broadcast(self, value: Any) -> Any:
+        """The first rank's `value`, on every rank."""
         if self.size == 1:
-            return thing
-        box = [thing]
+            return value
+        box = [value]
         dist.broadcast_object_list(box)
         return box[0]
 
-    def agree(self, thing, what: str) -> None:
-        """Raise RuntimeError, on every rank, unless all have the same `thing`."""
-        found = self.tell(self.collect(thing))
-        if any(f != found[0] for f in found) and not all(f != f for f in found):  # NaN everywhere is agreement
-            raise RuntimeError(f"the ranks' {what} differ, {found}: they would train different networks.")
+    def assert_equal(self, value: Any, what: str) -> None:
+        """Raise RuntimeError, on every rank, unless all have the same `value`; `what` says what it is."""
+        values = self.broadcast(self.gather_objects(value))
+        if any(v != values[0] for v in values) and not all(v != v for v in values):  # NaN everywhere is agreement
+            raise RuntimeError(f"the ranks' {what} differ, {values}: they would train different networks.")
 
-    def wait(self) -> None:
-        """Until every rank is here."""
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
 
 
-def join() -> Ranks:
+def init() -> Ranks:
     """The process group that torchrun's environment describes (joined once), or this process alone."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
@@ -111,7 +112,7 @@ def join() -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size(), gpu)
 
 
-def leave() -> None:
+def destroy() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

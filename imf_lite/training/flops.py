@@ -1,4 +1,4 @@
-"""What an update costs in operations, and how much of a device's peak a run makes of it."""
+"""Floating-point operations of an update, and the peak rate of known devices."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import guidance
-from .draws import draw
-from .networks import build
-from .objective import Objective
-from .recipe import Recipe
+from .. import guidance
+from ..draws import draw
+from ..networks import build
+from ..objective import Objective
+from ..recipes import Recipe
 
 PEAK = {
     # dense matrix products, operations a second (NVIDIA's data sheets): fp32, tf32, bf16

@@ -1,6 +1,6 @@
-"""A small autoencoder of one's own, in diffusers' format: what Stable Diffusion's VAE is to ImageNet.
+"""Training a small autoencoder in diffusers' format: what Stable Diffusion's VAE is to ImageNet.
 
-    for step, loss in train_vae(images, VAERecipe(), eye, "runs/vae"):
+    for step, loss in train_vae(images, VAERecipe(), perceptual_net, "runs/vae"):
         ...
 
 The same call again resumes. Latents keep little noise: `kl` is small, they are for a generator, not to be drawn from.
@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..system.files import digest, write_text
+from ..system.rng import generator
 from . import checkpoint
-from .extractors import Classifier
-from .rng import generator
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,22 @@ def build_vae(recipe: VAERecipe, shape: tuple[int, int, int]):
         )
 
 
-def train_vae(images: Tensor, recipe: VAERecipe, eye: Classifier, out: str | Path) -> Iterator[tuple[int, float]]:
+def train_vae(
+    images: Tensor, recipe: VAERecipe, perceptual_net: nn.Module, out: str | Path
+) -> Iterator[tuple[int, float]]:
     """Train on uint8 images (N, C, H, W), yielding (step, loss); the averaged weights end in `out`/vae.
 
-    eye: a trained classifier whose maps the perceptual term compares.
+    perceptual_net: a trained classifier (its `body` a Sequential) whose maps the perceptual term compares.
     Raises ValueError where `out` holds another run, RuntimeError for a gradient that is not finite.
     """
     out = Path(out)
-    data = {"images": checkpoint.digest({"images": images}), "eye": checkpoint.digest(eye.state_dict())}
-    about = json.loads(json.dumps(dataclasses.asdict(recipe))) | data
-    if (out / "vae.json").exists() and json.loads((out / "vae.json").read_text()) != about:
+    data = {"images": digest({"images": images}), "perceptual_net": digest(perceptual_net.state_dict())}
+    settings = json.loads(json.dumps(dataclasses.asdict(recipe))) | data
+    if (out / "vae.json").exists() and json.loads((out / "vae.json").read_text()) != settings:
         raise ValueError(
             f"{out} holds an autoencoder of another recipe, or of other images: choose another folder, or delete it."
         )
-    checkpoint.write_text(out / "vae.json", json.dumps(about, indent=1))
+    write_text(out / "vae.json", json.dumps(settings, indent=1))
     vae = build_vae(recipe, tuple(images.shape[1:])).to(memory_format=torch.channels_last)
     # not fused: the fused kernel would read restored moments, which are not channels-last, in the wrong order
     optimizer = torch.optim.AdamW(vae.parameters(), recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -87,7 +89,7 @@ def train_vae(images: Tensor, recipe: VAERecipe, eye: Classifier, out: str | Pat
         g = generator("cpu", recipe.seed, state.step)
         x = images[torch.randint(len(images), (recipe.batch,), generator=g)].float() / 127.5 - 1
         optimizer.zero_grad(set_to_none=True)
-        loss = vae_loss(vae, x, recipe, eye, g)
+        loss = vae_loss(vae, x, recipe, perceptual_net, g)
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0, error_if_nonfinite=True)  # before the weights are touched
         for group in optimizer.param_groups:
@@ -101,22 +103,23 @@ def train_vae(images: Tensor, recipe: VAERecipe, eye: Classifier, out: str | Pat
     state.ema.save_pretrained(out / "vae")
 
 
-def vae_loss(vae, x: Tensor, recipe: VAERecipe, eye: Classifier, g: torch.Generator) -> Tensor:
-    """Squared error, distance in the eye's maps, and KL divergence to N(0, I), of images x in [-1, 1]."""
+def vae_loss(vae, x: Tensor, recipe: VAERecipe, perceptual_net: nn.Module, g: torch.Generator) -> Tensor:
+    """Squared error, distance in a classifier's maps, and KL divergence to N(0, I), of images x in [-1, 1]."""
     latents = vae.encode(x).latent_dist
-    seen = vae.decode(latents.sample(g)).sample
+    decoded = vae.decode(latents.sample(g)).sample
     kl = 0.5 * (latents.mean.square() + latents.var - 1 - latents.logvar).mean()
-    apart = sum((a - b).square().sum(1).mean() for a, b in zip(maps(eye, seen), maps(eye, x), strict=True))
-    return F.mse_loss(seen, x) + recipe.perceptual * apart + recipe.kl * kl
+    pairs = zip(maps(perceptual_net, decoded), maps(perceptual_net, x), strict=True)
+    perceptual = sum((a - b).square().sum(1).mean() for a, b in pairs)
+    return F.mse_loss(decoded, x) + recipe.perceptual * perceptual + recipe.kl * kl
 
 
-def maps(eye: Classifier, x: Tensor) -> list[Tensor]:
-    """What the eye sees at each resolution, each place a unit vector (Zhang et al., arXiv 1801.03924)."""
-    found = []
-    for layer in eye.body:
+def maps(perceptual_net: nn.Module, x: Tensor) -> list[Tensor]:
+    """A classifier's features at each resolution, of unit length at each place (Zhang et al., arXiv 1801.03924)."""
+    features = []
+    for layer in perceptual_net.body:
         if isinstance(layer, nn.MaxPool2d):
-            found.append(F.normalize(x, dim=1))
+            features.append(F.normalize(x, dim=1))
         x = layer(x)
         if isinstance(layer, nn.Flatten):
             break
-    return found
+    return features

@@ -1,6 +1,6 @@
 """From MF to iMF one change at a time, on the digits, mirroring the paper's ablation; three seeds.
 
-    python -m toy_experiments.ablation --seeds 3 --out toy_experiments/results
+    python -m toy_experiments.experiments.ablation --seeds 3 --out toy_experiments/results
 
 Every row has the same data order, draws, learning rate and number of updates. Rows before "omega"
 are trained twice, without guidance and with a fixed scale; later ones take the scale as an input.
@@ -18,14 +18,15 @@ from statistics import median
 import torch
 import tyro
 
-from imf_lite import checkpoint, data, training
-from imf_lite.draws import DrawConfig
-from imf_lite.fid import Judge
-from imf_lite.guidance import Fixed, Flexible
-from imf_lite.networks import AdaLNConfig, DiTConfig, build
+from imf_lite import data, training
+from imf_lite.configs import AdaLNConfig, DiTConfig, DrawConfig, Fixed, Flexible
+from imf_lite.evaluation.evaluator import Evaluator
+from imf_lite.networks import build
 from imf_lite.recipes import Recipe, override
+from imf_lite.system import files
 
-from .experiment import RESULTS, map_jobs, write_table
+from ..tables import RESULTS, write_table
+from .runs import map_jobs
 
 FIXED = Fixed(omega=1.5)
 OMEGAS = (1.0, 1.5, 2.5)
@@ -108,7 +109,7 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
         return found
     for _ in training.train(mine, out, device="cpu", compile=steps >= 500):
         pass
-    judge, net = Judge(data.load("digits")), training.load_network(out, "cpu")
+    judge, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
     records = training.read_metrics(out)
     found = {
         "row": row,
@@ -130,7 +131,7 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
         t_min, t_max = interval or (0.0, 1.0)
         found |= {"omega": omega, "t_min": t_min, "t_max": t_max, "best1": best[0], "best2": best[1]}
     found |= {"floor": judge.floor(1000)["fid"], "code": training.fingerprint()}
-    checkpoint.write_text(done, json.dumps(found))
+    files.write_text(done, json.dumps(found))
     return found
 
 

@@ -1,6 +1,6 @@
 """MF and iMF on the real digits, 64 dimensions, several seeds: stability, and one-step FID.
 
-    python -m toy_experiments.digits --seeds 3 --out toy_experiments/results
+    python -m toy_experiments.experiments.digits --seeds 3 --out toy_experiments/results
 
 The runs of the quickstart, with the boundary variant beside them. Writes digits.csv and digits.npz (curves).
 """
@@ -17,10 +17,11 @@ import tyro
 from matplotlib.figure import Figure
 
 from imf_lite import data, recipes, training
-from imf_lite.fid import Judge
+from imf_lite.evaluation.evaluator import Evaluator
 
-from . import plots
-from .experiment import RESULTS, loss_summary, map_jobs, thinned, write_table
+from ..figures import plots
+from ..tables import RESULTS, write_table
+from .runs import loss_summary, map_jobs, thinned
 
 VARIANTS = {"mf": "digits_mf", "boundary": "digits_imf_boundary", "head": "digits_imf", "fm": "digits_fm"}
 
@@ -32,7 +33,7 @@ def run(job: tuple[str, int], steps: int, folder: Path) -> dict:
     recipe, out = recipes.get(VARIANTS[variant], seed=seed, steps=steps), folder / f"{variant}-{seed}"
     for _ in training.train(recipe, out, device="cpu"):
         pass
-    judge, net, records = Judge(data.load("digits")), training.load_network(out, "cpu"), training.read_metrics(out)
+    judge, net, records = Evaluator(data.load("digits")), training.load_network(out, "cpu"), training.read_metrics(out)
     raw = [r["raw_u_eq"] if r["raw_u_neq"] is None else r["raw_u_neq"] for r in records]
     row = {"variant": variant, "seed": seed, **loss_summary(raw), "seconds": records[-1]["seconds"]}
     for nfe in (1, 2, 4, 64):

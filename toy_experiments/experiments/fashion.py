@@ -1,9 +1,9 @@
 """Fashion-MNIST from nothing: classifier, autoencoder, latents, five networks, and what they score.
 
-    python -m toy_experiments.fashion            # or make fashion: about four hours on two CPU cores
+    python -m toy_experiments.experiments.fashion            # or make fashion: about four hours on two CPU cores
 
 Every stage resumes, and what is finished is not done again. All is made in runs/fashion; when the last
-stage has finished, and not before, it replaces what ships, imf_lite/pretrained/fashion and results/fashion*.
+stage has finished, and not before, it replaces what ships, imf_lite/pretrained_folder/fashion and results/fashion*.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from imf_lite import checkpoint, recipes, training, weights
-from imf_lite.cli import show
-from imf_lite.data import fashion, latents, sources
-from imf_lite.extractors import Classifier, fashion_net, train_classifier
-from imf_lite.folders import data_folder, pretrained
-from imf_lite.guidance import Fixed
-from imf_lite.latents import Latents
+from imf_lite import recipes, training
+from imf_lite.cli.prepare import show_progress
+from imf_lite.configs import Fixed
+from imf_lite.data import fashion, preparation, sources
+from imf_lite.data.autoencoder import load_vae
+from imf_lite.data.normalisation import Latents
+from imf_lite.evaluation import extractors, metrics, references
+from imf_lite.evaluation.classifiers import Classifier, fashion_net, train_classifier
+from imf_lite.pretrained import weights
 from imf_lite.sampling import generate
-from imf_lite.vae import load_vae
-from imf_lite.vae_training import VAERecipe, train_vae
+from imf_lite.system import files
+from imf_lite.system.paths import data_folder, pretrained_folder
+from imf_lite.training import checkpoint
+from imf_lite.training.vae_loop import VAERecipe, train_vae
 
-from .experiment import RESULTS, map_jobs, write_table
+from ..tables import RESULTS, write_table
+from .runs import map_jobs
 
 RECIPES = ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
 SHIPPED = ("fashion_imf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
@@ -61,7 +66,7 @@ def classifiers(made: Path, work: Path, epochs: int) -> None:
         if not path.exists():
             net = train_classifier(make, *fashion.load_images("train"), min(epochs, full), batch=128, seed=seed)
             tensors = rounded(net)
-            checkpoint.write(path, tensors)
+            files.write_tensors(path, tensors)
             net.load_state_dict(tensors)  # what is kept is what is measured
             print(f"{path.name}: {100 * accuracy(net):.2f} % of the test split")
 
@@ -93,35 +98,34 @@ def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
     load_vae(work / "autoencoder" / "vae").half().save_pretrained(work / "half")
     config = json.loads((work / "half" / "config.json").read_text())
     config.pop("_name_or_path", None)  # where it was made
-    checkpoint.write_text(work / "half" / "config.json", json.dumps(config, indent=2))
+    files.write_text(work / "half" / "config.json", json.dumps(config, indent=2))
     (work / "half").rename(made / "vae")
 
 
-def references(made: Path) -> None:
+def reference_features(made: Path) -> None:
     """The test split in the classifier's features, what real images score, and what the autoencoder's copies do."""
     if (made / "floors.json").exists():
         return
-    from imf_lite import fid
 
     splits = [fashion.load_images(split) for split in ("train", "test")]
-    train, test = (fid.extract(images, "fashion") for images, _ in splits)
-    checkpoint.write(made / "reference.safetensors", {"features": test.half()})
+    train, test = (extractors.extract(images, "fashion") for images, _ in splits)
+    files.write_tensors(made / "reference.safetensors", {"features": test.half()})
     about = "Fashion-MNIST's test split, 10,000 images; floors: disjoint sets of n and of 10,000 from both splits"
     labels = torch.cat([y for _, y in splits])
     both = torch.cat([train, test])
-    floors = {n: fid.floor(both, labels, n, len(test)) for n in FLOORS if n <= len(test)}
+    floors = {n: metrics.floor(both, labels, n, len(test)) for n in FLOORS if n <= len(test)}
     with torch.no_grad():
         vae = load_vae("fashion")
         raw = torch.cat([vae.encode(x.float() / 127.5 - 1).latent_dist.mean for x in splits[1][0].split(250)])
         copies = Latents("fashion", (0.0,) * raw.shape[1], (1.0,) * raw.shape[1]).images(raw, vae)
-    seen = fid.extract(copies, "fashion")
+    seen = extractors.extract(copies, "fashion")
     against_train = {
-        "test split": fid.compare(test, fid.from_features(train, "training split")),
-        "its copies by the autoencoder": fid.compare(seen, fid.from_features(train, "")),
-        "copies against the test split": fid.compare(seen, fid.from_features(test, "")),
+        "test split": metrics.compare(test, references.from_features(train, "training split")),
+        "its copies by the autoencoder": metrics.compare(seen, references.from_features(train, "")),
+        "copies against the test split": metrics.compare(seen, references.from_features(test, "")),
     }
     stored = {"about": about, "floors": floors, "bound": against_train}
-    checkpoint.write_text(made / "floors.json", json.dumps(stored, indent=1))
+    files.write_text(made / "floors.json", json.dumps(stored, indent=1))
 
 
 def prepare(batch: int = 250) -> None:
@@ -129,8 +133,8 @@ def prepare(batch: int = 250) -> None:
     vae = load_vae("fashion")
     for split in ("train", "test"):
         out = data_folder() / "latents" / "fashion" / split
-        steps = latents.prepare(sources.Fashion(split), vae, "fashion", out, batch=batch)
-        show(steps, split)
+        steps = preparation.prepare(sources.Fashion(split), vae, "fashion", out, batch=batch)
+        show_progress(steps, split)
 
 
 def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
@@ -146,16 +150,16 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     if record:
         follow(judge, out, record)
     folder = (made if name in SHIPPED else work) / "networks" / name
-    about = {"recipe": training.about(out)["recipe"], "latents": training.about(out)["latents"]}
+    about = {"recipe": training.read_run(out)["recipe"], "latents": training.read_run(out)["latents"]}
     weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, about, torch.float16)
     return scores(name, recipe, weights.load(folder), judge, out)
 
 
 def judge_of(made: Path, run: Path):
     """The judge of a run's samples."""
-    from imf_lite.fid import StoredJudge  # torch-fidelity takes seconds to import
+    from imf_lite.evaluation.evaluator import StoredEvaluator
 
-    return StoredJudge(made, training.images_of(run), "fashion")
+    return StoredEvaluator(made, training.images_of(run), "fashion")
 
 
 def follow(judge, out: Path, record: training.Record) -> None:
@@ -166,7 +170,7 @@ def follow(judge, out: Path, record: training.Record) -> None:
         net = training.load_network(out, "cpu")
         found = judge(net, 1, CURVE_N, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
         row = {"step": step, "fid": found["fid"], "agreement": found["agreement"]}
-        checkpoint.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
+        files.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
 
 
 def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dict]:
@@ -191,7 +195,7 @@ def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dic
             row = {"network": name, **dict(zip(MEASUREMENT, key, strict=True)), "n": N}
             row |= {k: score[k] for k in ("fid", "kid", "precision", "recall", "agreement")}
             found[key] = row | {"floor": score["floor"]["fid"], "code": training.fingerprint()}
-            checkpoint.write_text(path, "".join(json.dumps(row) + "\n" for row in found.values()))
+            files.write_text(path, "".join(json.dumps(row) + "\n" for row in found.values()))
     return [found[key] for key in wanted]
 
 
@@ -199,7 +203,7 @@ def curves(work: Path) -> list[dict]:
     """Of every run, at each point of its curve: one-step quality, and the minutes of training up to there."""
     rows = []
     for name in RECIPES:
-        records, code = training.read_metrics(work / name), training.about(work / name)["code"]
+        records, code = training.read_metrics(work / name), training.read_run(work / name)["code"]
         pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
         per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
         for row in map(json.loads, (work / name / "curve.jsonl").read_text().splitlines()):
@@ -212,7 +216,7 @@ def curves(work: Path) -> list[dict]:
 @torch.no_grad()
 def keep(made: Path, work: Path) -> None:
     """Arrays for the lesson: the runs' raw losses, samples, and whether they are copies of training images."""
-    net, about = (f(made / "networks" / "fashion_imf") for f in (weights.load, weights.about))
+    net, about = (f(made / "networks" / "fashion_imf") for f in (weights.load, weights.read_notes))
     samples, y = generate(net, N, 1, seed=0, omega=2.0)
     samples = Latents(**about["latents"]).images(samples)
     train, test = (fashion.load_images(split)[0] for split in ("train", "test"))
@@ -237,7 +241,7 @@ def publish(made: Path, ships: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".tmp")
         shutil.copyfile(path, temporary)
-        checkpoint.replace(temporary, target)
+        files.replace(temporary, target)
 
 
 def begin(work: Path, **settings) -> None:
@@ -245,7 +249,7 @@ def begin(work: Path, **settings) -> None:
     path, settings = work / "settings.json", json.loads(json.dumps(settings, default=vars))
     if path.exists() and (found := json.loads(path.read_text())) != settings:
         raise ValueError(f"{work} holds a run with {found}, not {settings}: choose another folder (--work).")
-    checkpoint.write_text(path, json.dumps(settings))
+    files.write_text(path, json.dumps(settings))
 
 
 def main(
@@ -268,14 +272,14 @@ def main(
             otherwise: then nothing.
     """
     if ship is None and (steps, vae, epochs) == (None, VAERecipe(), 8):
-        ship = pretrained("fashion")
-    made = (work / "pretrained" / "fashion").resolve()
+        ship = pretrained_folder("fashion")
+    made = (work / "pretrained_folder" / "fashion").resolve()
     made.mkdir(parents=True, exist_ok=True)
     begin(work, steps=steps, vae=vae, epochs=epochs)
     os.environ["IMF_LITE_PRETRAINED"] = str(made.parent)  # "fashion" means what is made here, in workers too
     classifiers(made, work, epochs)
     autoencoder(made, work, vae)
-    references(made)
+    reference_features(made)
     prepare()
     rows = itertools.chain(*map_jobs(network, RECIPES, work, made, steps))
     write_table(work / "fashion.csv", list(rows))

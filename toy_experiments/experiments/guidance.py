@@ -1,6 +1,6 @@
 """Guidance on the digits: one iMF network for every scale and interval, against one MF network a scale.
 
-    python -m toy_experiments.guidance --seeds 3 --out toy_experiments/results
+    python -m toy_experiments.experiments.guidance --seeds 3 --out toy_experiments/results
 
 All networks have the same u-path, data order, draws and number of updates. Writes guidance.csv:
 one row a network, seed, scale, interval and half of the noise ("choose" picks, "report" is quoted).
@@ -16,13 +16,14 @@ import tyro
 from torch import Tensor
 
 from imf_lite import data, recipes, training
-from imf_lite.fid import Judge
-from imf_lite.guidance import Fixed
-from imf_lite.images import to_uint8
+from imf_lite.configs import Fixed
+from imf_lite.data.images import to_uint8
+from imf_lite.evaluation.evaluator import Evaluator
 from imf_lite.recipes import Recipe, counterpart
 from imf_lite.sampling import generate
 
-from .experiment import RESULTS, map_jobs, write_table
+from ..tables import RESULTS, write_table
+from .runs import map_jobs
 
 OMEGAS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 INTERVALS = ((0.0, 1.0), (0.0, 0.6), (0.4, 0.65))
@@ -48,7 +49,7 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> list[dict]:
     out = folder / f"{network.replace(' ', '-')}-{seed}"
     for _ in training.train(recipe(network, seed, steps), out, device="cpu"):
         pass
-    judge, net = Judge(data.load("digits")), training.load_network(out, "cpu")
+    judge, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
     known = {"network": network, "seed": seed, "seconds": training.read_metrics(out)[-1]["seconds"]}
     asked = itertools.product(OMEGAS, INTERVALS) if net.guided != "no" else [(None, None)]
     rows = []

@@ -1,6 +1,6 @@
 """What breaks it: one knob at a time, MF beside iMF (v-head), on eight Gaussians.
 
-    python -m toy_experiments.knobs --seeds 2 --out toy_experiments/results
+    python -m toy_experiments.experiments.knobs --seeds 2 --out toy_experiments/results
 
 Knobs: distribution of the times x width of the modes; share of rows with r < t; adaptive weight;
 wrong slopes; learning rate; a long run. Writes knobs.csv, one row a run: `updates` below the number asked for
@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 
 from imf_lite import losses, training
 
-from . import datasets, metrics, plots
-from .experiment import RESULTS, Job, loss_summary, plane, samples, sweep, write_table
+from ..figures import plots
+from ..ground_truth import datasets, distances
+from ..tables import RESULTS, write_table
+from .runs import Job, loss_summary, plane, samples, sweep
 
 
 def no_stop_gradient(net, z, r, t, cond, n_eq, along):
@@ -83,7 +85,7 @@ def reduce(job: Job, out: Path) -> dict:
     records = training.read_metrics(out)
     raw = [r["raw_u_eq"] if r["raw_u_neq"] is None else r["raw_u_neq"] for r in records]
     finished = records[-1]["step"] == job.recipe.steps
-    distance = metrics.sliced_wasserstein(samples(out), datasets.load(job.points).held_out.x) if finished else None
+    distance = distances.sliced_wasserstein(samples(out), datasets.load(job.points).held_out.x) if finished else None
     return {**loss_summary(raw), "sw1": distance, "updates": records[-1]["step"]}
 
 
@@ -98,7 +100,7 @@ def main(seeds: int = 2, steps: int = 500, out: Path = RESULTS, runs: Path = Pat
     """
     folder, every = runs / f"knobs-{steps}", jobs(seeds, steps)
     rows = sweep(every, folder, reduce)
-    floors = {name: metrics.floor(name)[0] for name in {job.points for job in every}}
+    floors = {name: distances.floor(name)[0] for name in {job.points for job in every}}
     rows = [row | {"floor": floors[job.points]} for job, row in zip(every, rows, strict=True)]
     write_table(out / "knobs.csv", rows)
     figure(rows).savefig(out / "knobs.png")

@@ -1,6 +1,6 @@
 """Three networks in the plane, by flow matching, MF and iMF, for the live page: same draws, data and initial weights.
 
-    python -m toy_experiments.plane      # a quarter of an hour; writes imf_lite/pretrained/plane
+    python -m toy_experiments.experiments.plane      # a quarter of an hour; writes imf_lite/pretrained_folder/plane
 
 On eight Gaussians, whose true flow is known in closed form, so that the page can draw it behind what a network says.
 """
@@ -14,13 +14,13 @@ import torch
 import tyro
 
 from imf_lite import training
-from imf_lite.folders import pretrained
+from imf_lite.pretrained.weights import save_pretrained, without_v
 from imf_lite.recipes import Recipe
-from imf_lite.weights import save_pretrained, without_v
+from imf_lite.system.paths import pretrained_folder
 
-from .datasets import EIGHT
-from .experiment import Job, map_jobs, plane, samples, train
-from .metrics import sliced_wasserstein
+from ..ground_truth.datasets import EIGHT
+from ..ground_truth.distances import sliced_wasserstein
+from .runs import Job, map_jobs, plane, samples, train
 
 NFES = (1, 2, 64)
 VARIANTS = {"fm": "fm", "mf": "mf", "imf": "head"}
@@ -44,7 +44,7 @@ def ship(job: Job, folder: Path, out: Path) -> str:
     return f"{job.keys['method']:4} distance by evaluations: {apart}"
 
 
-def main(folder: Path = Path("runs/plane"), out: Path = pretrained("plane"), steps: int = 4000) -> None:
+def main(folder: Path = Path("runs/plane"), out: Path = pretrained_folder("plane"), steps: int = 4000) -> None:
     """Train and write all three.
 
     Args:

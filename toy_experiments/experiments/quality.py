@@ -1,6 +1,6 @@
 """How good is one step, against updates and against seconds? MF and iMF on the checkerboard, a longer run.
 
-    python -m toy_experiments.quality --seeds 3 --out toy_experiments/results
+    python -m toy_experiments.experiments.quality --seeds 3 --out toy_experiments/results
 
 Writes quality.csv: sliced Wasserstein distance of one-step samples every few hundred updates.
 """
@@ -16,10 +16,13 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from imf_lite import checkpoint, training
+from imf_lite import training
+from imf_lite.system import files
 
-from . import datasets, metrics, plots
-from .experiment import RESULTS, VARIANTS, Job, map_jobs, plane, samples, write_table
+from ..figures import plots
+from ..ground_truth import datasets, distances
+from ..tables import RESULTS, write_table
+from .runs import VARIANTS, Job, map_jobs, plane, samples
 
 
 def good(variant: str, **changes):
@@ -40,11 +43,11 @@ def watch(job: Job, folder: Path) -> list[dict]:
 
     def measure(updates: int, seconds: float) -> None:
         if updates not in [row["updates"] for row in rows]:
-            distances = {f"sw{k}": metrics.sliced_wasserstein(samples(out, steps=k), real) for k in (1, 2, 4)}
+            distances = {f"sw{k}": distances.sliced_wasserstein(samples(out, steps=k), real) for k in (1, 2, 4)}
             rows.append(
                 {**job.keys, "updates": updates, "seconds": seconds, **distances, "code": training.fingerprint()}
             )
-            checkpoint.write_text(kept, json.dumps(rows))
+            files.write_text(kept, json.dumps(rows))
 
     for record in training.train(job.recipe, out, datasets.load(job.points), "cpu"):
         if record.step % job.recipe.save_every == 1 and record.step > 1:  # the checkpoint before is on disk now
@@ -72,7 +75,7 @@ def main(
         for v in VARIANTS
     ]
     rows = [row for rows in map_jobs(watch, jobs, runs / f"quality-{steps}") for row in rows]
-    floor, _ = metrics.floor("checkerboard")
+    floor, _ = distances.floor("checkerboard")
     rows = [row | {"floor": floor} for row in rows]
     write_table(out / "quality.csv", rows)
     figure(rows).savefig(out / "quality.png")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -17,16 +15,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from imf_lite import checkpoint, losses, training
-from imf_lite.draws import DrawConfig
-from imf_lite.guidance import Flexible
-from imf_lite.networks import MLPConfig
+from imf_lite import losses, training
+from imf_lite.configs import DrawConfig, Flexible, MLPConfig
 from imf_lite.recipes import Recipe, counterpart, override
 from imf_lite.sampling import generate
 
-from . import datasets, metrics
+from ..ground_truth import datasets, distances
 
-RESULTS = Path(__file__).parent / "results"
 VARIANTS = {"mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
 
 
@@ -117,7 +112,7 @@ def one(job: Job, folder: Path, reduce: Callable[[Job, Path], dict]) -> dict:
 def loss_summary(values: Sequence[float]) -> dict[str, float]:
     """Of a raw loss: mean of the first 50 updates, mean and step-to-step spread of the last quarter."""
     end = float(np.mean(values[-(len(values) // 4) :]))
-    jumps = metrics.spread(values)
+    jumps = distances.spread(values)
     return {"start": float(np.mean(values[:50])), "end": end, "spread": jumps, "relative": jumps / end}
 
 
@@ -130,32 +125,3 @@ def thinned(values: Sequence[float], buckets: int = 100) -> np.ndarray:
 def samples(out: Path, n: int = 8000, steps: int = 1, seed: int = 0) -> torch.Tensor:
     """Points (n, 2) from a run's EMA network; flow matching follows v, the others u."""
     return generate(training.load_network(out, "cpu"), n, steps, seed, training.sampler_of(out), batch=n)[0]
-
-
-def write_table(path: Path, rows: Sequence[dict]) -> None:
-    """Rows of equal columns as CSV, atomically; numbers to five significant digits."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    checkpoint.write_text(path, text.getvalue())
-
-
-def read_table(path: Path) -> list[dict]:
-    """The rows of a CSV, numbers as numbers. Raises ValueError naming the command that writes a missing one."""
-    if not path.exists():
-        raise ValueError(
-            f"{path.name} is missing: write it with `python -m toy_experiments.{path.stem.split('-')[0]}`."
-        )
-    with open(path) as f:
-        return [{k: number(v) for k, v in row.items()} for row in csv.DictReader(f)]
-
-
-def number(text: str) -> str | int | float:
-    """A CSV cell as int or float, if it is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text

@@ -1,6 +1,6 @@
 """Is iMF's loss calmer than MF's? The paper's comparison, on point sets in the plane, several seeds.
 
-    python -m toy_experiments.stability --seeds 3 --out toy_experiments/results
+    python -m toy_experiments.experiments.stability --seeds 3 --out toy_experiments/results
 
 Plain L2, no guidance, logit-normal times; the raw loss of the rows with r < t. Writes stability.csv,
 stability.npz (curves) and stability.png.
@@ -16,8 +16,10 @@ import tyro
 
 from imf_lite import training
 
-from . import datasets, metrics, plots
-from .experiment import RESULTS, VARIANTS, Job, loss_summary, plane, samples, sweep, thinned, write_table
+from ..figures import plots
+from ..ground_truth import datasets, distances
+from ..tables import RESULTS, write_table
+from .runs import VARIANTS, Job, loss_summary, plane, samples, sweep, thinned
 
 STEPS = 1200
 SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel", "swiss_roll")
@@ -29,8 +31,8 @@ def reduce(job: Job, out: Path) -> dict:
     held_out = datasets.load(job.points).held_out.x
     return {
         **loss_summary([r["raw_u_neq"] for r in records]),
-        "sw1": metrics.sliced_wasserstein(samples(out), held_out),
-        "sw2": metrics.sliced_wasserstein(samples(out, steps=2), held_out),
+        "sw1": distances.sliced_wasserstein(samples(out), held_out),
+        "sw2": distances.sliced_wasserstein(samples(out, steps=2), held_out),
         "seconds": records[-1]["seconds"],
     }
 
@@ -59,7 +61,7 @@ def main(
     ]
     folder = runs / f"stability-{steps}"
     rows = sweep(jobs, folder, reduce)
-    floors = {s: metrics.floor(s)[0] for s in sets}
+    floors = {s: distances.floor(s)[0] for s in sets}
     write_table(out / "stability.csv", [row | {"floor": floors[row["set"]]} for row in rows])
     curves = {}
     for job in jobs:

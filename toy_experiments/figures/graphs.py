@@ -1,4 +1,4 @@
-"""The two computation graphs, side by side: python -m toy_experiments.graphs notebooks/figures/graphs.png"""
+"""The two computation graphs, side by side: python -m toy_experiments.figures.graphs notebooks/figures/graphs.png"""
 
 from __future__ import annotations
 

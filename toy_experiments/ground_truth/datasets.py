@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imf_lite.data import Data, Split
-from imf_lite.rng import generator
+from imf_lite.system.rng import generator
 
 from .exact import Mixture
 

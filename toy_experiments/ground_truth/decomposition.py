@@ -9,9 +9,10 @@ from torch import Tensor
 
 from imf_lite import losses
 from imf_lite.conditions import Cond
-from imf_lite.draws import DrawConfig, draw
+from imf_lite.configs import DrawConfig
+from imf_lite.draws import draw
 from imf_lite.objective import Objective, squares
-from imf_lite.rng import generator
+from imf_lite.system.rng import generator
 
 from .exact import Mixture
 

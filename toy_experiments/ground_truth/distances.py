@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imf_lite.rng import generator
+from imf_lite.system.rng import generator
 
 from .datasets import points
 

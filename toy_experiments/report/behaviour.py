@@ -1,6 +1,6 @@
 """Whether code that was changed still computes what was measured: the first updates of each kind of run.
 
-    python -m toy_experiments.behaviour
+    python -m toy_experiments.report.behaviour
 
 writes results/behaviour.json: by fingerprint of the code, the raw losses of those updates. A result
 file made by older code stands as long as both fingerprints have the same.
@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from imf_lite import checkpoint, recipes, training
+from imf_lite import recipes, training
+from imf_lite.system import files
 
-from . import ablation
-from .datasets import load
-from .experiment import RESULTS, plane
+from ..experiments import ablation
+from ..experiments.runs import plane
+from ..ground_truth.datasets import load
+from ..tables import RESULTS
 
 UPDATES = 20  # by 40, rounding alone has grown to 1e-2 on the digits
 TOLERANCE = 1e-3  # relative: another machine, another order of sums
@@ -74,7 +76,7 @@ def main(out: Path = PATH) -> None:
     """
     known = json.loads(out.read_text()) if out.exists() else {}
     known[training.fingerprint()] = {name: [float(f"{v:.6g}") for v in first_updates(name)] for name in RUNS}
-    checkpoint.write_text(out, json.dumps(known, indent=1))
+    files.write_text(out, json.dumps(known, indent=1))
     print(out)
 
 

@@ -1,4 +1,4 @@
-"""CLAIMS.md from the result files: python -m toy_experiments.claims
+"""CLAIMS.md from the result files: python -m toy_experiments.report.claims
 
 One row a claim of the two papers (or of what is reported of them), beside what this project measured.
 Rows that nobody here has checked say so.
@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import tyro
 
-from imf_lite import checkpoint, recipes
+from imf_lite import recipes
+from imf_lite.system import files
 
+from ..tables import RESULTS, read_table
 from . import behaviour
-from .experiment import RESULTS, read_table
 from .measured import (
     better,
     digits_spread,
@@ -44,11 +45,11 @@ HEAD = """# Claims
 
 Each claim of MeanFlow (MF, arXiv 2505.13447) and improved MeanFlow (iMF, arXiv 2512.02012), and of what is reported of
 them: the paper's number (**quoted**), what was measured here, where that is checked, and the command for full scale.
-Written by `python -m toy_experiments.claims` from `toy_experiments/results`; a test fails when this file differs from
-what that writes. `make claims` runs every experiment behind it again (about three hours on two CPU cores), `make
+Written by `python -m toy_experiments.report.claims` from `toy_experiments/results`; a test fails when this file differs
+from what that writes. `make claims` runs every experiment behind it again (about three hours on two CPU cores), `make
 fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*:
 "same" if losses, draws, guidance and objective are those that were measured, or give the same first 20 updates of every
-kind of run (`python -m toy_experiments.behaviour`). "Not checked here yet" means what it says.
+kind of run (`python -m toy_experiments.report.behaviour`). "Not checked here yet" means what it says.
 *At full scale*: `papermill notebooks/08_imagenet_256.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
 the recipe that is named.
 
@@ -235,7 +236,7 @@ def digits_table() -> str:
 
 def with_table(readme: str) -> str:
     """The README with the table between its two marks written anew."""
-    start, end = "<!-- digits table: python -m toy_experiments.claims -->\n", "<!-- end -->"
+    start, end = "<!-- digits table: python -m toy_experiments.report.claims -->\n", "<!-- end -->"
     before, rest = readme.split(start)
     return before + start + digits_table() + end + rest.split(end, 1)[1]
 
@@ -247,8 +248,8 @@ def main(out: Path = Path("CLAIMS.md"), readme: Path = Path("README.md")) -> Non
         out: the file of claims.
         readme: the file with the marks of the table.
     """
-    checkpoint.write_text(out, text())
-    checkpoint.write_text(readme, with_table(readme.read_text()))
+    files.write_text(out, text())
+    files.write_text(readme, with_table(readme.read_text()))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from statistics import median
 
 import numpy as np
 
-from . import metrics
-from .experiment import RESULTS, read_table
+from ..ground_truth import distances
+from ..tables import RESULTS, read_table
 
 SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
 
@@ -194,7 +194,7 @@ def fashion_steps() -> str:
 def fashion_spread() -> str:
     """Stability on latents."""
     curves = np.load(RESULTS / "fashion.npz")
-    imf, mf = (metrics.spread(curves[f"raw_fashion_{k}_plain"]) for k in ("imf", "mf"))
+    imf, mf = (distances.spread(curves[f"raw_fashion_{k}_plain"]) for k in ("imf", "mf"))
     return f"Fashion-MNIST's latents, one training each (p = 1, no guidance): ratio of spreads iMF / MF {imf / mf:.2f}"
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from imf_lite.images import grid
+from imf_lite.data.images import grid
 
 COLORS = {"fm": "#56B4E9", "mf": "#D55E00", "imf": "#0072B2", "data": "#222222", "noise": "#B8B8B8"}
 LINES = {"fm": ":", "mf": "--", "imf": "-", "data": "-", "noise": "-"}
