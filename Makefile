@@ -1,43 +1,48 @@
-# make demo | test | lab | claims | fashion | book | test-browser: each creates the virtual environment if need be; a second run installs nothing.
+# `make help` lists what there is. Each target creates the virtual environment if need be; a second run installs nothing.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lab lint claims fashion book test-browser
-demo: $(READY)
+.PHONY: help demo lab test lint claims fashion book test-browser
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+
+demo: $(READY)  ## train FM, MF and iMF on digits and check the claims: 4 to 6 minutes
 	mkdir -p runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/papermill --log-output notebooks/00_quickstart.ipynb runs/demo/00_quickstart.ipynb -p out runs/demo
 	@echo "executed notebook: runs/demo/00_quickstart.ipynb"
 	@echo "figure:            runs/demo/figure.png"
 
-test: $(READY) lint
+test: $(READY) lint  ## ruff, types, spelling, pytest, and every notebook with its assertions: about 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax notebooks tests
 
-claims: $(READY)
+claims: $(READY)  ## every experiment behind CLAIMS.md but Fashion-MNIST's: about three hours
 	for command in experiments.stability experiments.knobs experiments.digits experiments.quality \
 		experiments.guidance experiments.ablation report.behaviour report.claims; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$command || exit 1; done
 
-fashion: $(READY)
+fashion: $(READY)  ## Fashion-MNIST from nothing: about four hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.fashion
 
-book: $(VENV)/.ready-book
+book: $(VENV)/.ready-book  ## all lessons and docs as a site, with the live page: two minutes, needs npm
 	OMP_NUM_THREADS=1 $(BIN)/python docs/assets.py
 	$(BIN)/sphinx-build -b html -E -W --keep-going -q docs docs/_build/html
 	$(BIN)/python docs/one_file.py
 	$(BIN)/python docs/check.py
 	@echo "the book: docs/_build/html/index.html"
 
-test-browser: book
+test-browser: book  ## the book and its live page, in Chromium
 	$(BIN)/pytest docs/test_live.py
 
-lint: $(READY)
+lint: $(READY)  ## ruff, mypy, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
 
-lab: $(READY)
+lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
 $(VENV)/.ready-book: $(READY)

@@ -42,27 +42,27 @@ def main(
         raise ValueError(f"seeds = {seeds}: a band needs at least two.")
     if updates % bands.WINDOW or updates < 1:
         raise ValueError(f"updates = {updates}: give a multiple of {bands.WINDOW}, over which a band takes means.")
-    found = []
+    windows = []
     for seed in range(seeds):
         run = recipes.get(recipe, seed=seed, save_every=10**9)
-        folder = distributed.init().tell(tempfile.mkdtemp())
+        folder = distributed.init().broadcast(tempfile.mkdtemp())
         records = []
         for record in training.train(run, folder, compile=compile):
             records.append(record._asdict())
             if record.step >= updates:
                 break
-        found.append(bands.windows(records))
+        windows.append(bands.windows(records))
     low, high = {}, {}
-    for name in found[0]:
-        values = np.array([f[name] for f in found])  # (seeds, windows)
+    for name in windows[0]:
+        values = np.array([f[name] for f in windows])  # (seeds, windows)
         middle = values.mean(0)
         spread = np.sqrt(((values / middle - 1) ** 2).sum() / ((seeds - 1) * len(middle)))
-        apart = max(0.1, 5 * spread)  # few seeds may agree by chance
-        low[name], high[name] = ([float(f"{m * k:.5g}") for m in middle] for k in (1 - apart, 1 + apart))
-    about = {"recipe": recipe, "seeds": seeds, "updates": updates, "code": training.fingerprint()}
-    about |= {"device": records[-1]["device"], "window": bands.WINDOW}
+        width = max(0.1, 5 * spread)  # few seeds may agree by chance
+        low[name], high[name] = ([float(f"{m * k:.5g}") for m in middle] for k in (1 - width, 1 + width))
+    header = {"recipe": recipe, "seeds": seeds, "updates": updates, "code": training.fingerprint()}
+    header |= {"device": records[-1]["device"], "window": bands.WINDOW}
     if distributed.init().first:
-        files.write_text(out / f"{recipe}.json", json.dumps({"about": about, "low": low, "high": high}, indent=1))
+        files.write_text(out / f"{recipe}.json", json.dumps({"about": header, "low": low, "high": high}, indent=1))
         print(out / f"{recipe}.json")
 
 

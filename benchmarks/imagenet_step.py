@@ -92,8 +92,8 @@ def main(
         for precision, compile in variants:
             row = measure(name, precision, compile, batch or (64 if cuda else 2), steps or (20 if cuda else 1), where)
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-            kept = read_table(path) if path.exists() else []
-            write_table(path, [*(r for r in kept if any(r[k] != row[k] for k in SAME)), row])
+            rows = read_table(path) if path.exists() else []
+            write_table(path, [*(r for r in rows if any(r[k] != row[k] for k in SAME)), row])
     print(path)
 
 

@@ -35,10 +35,10 @@ def main(recipe: str = "digits_guided", n: int = 500, repeats: int = 15, threads
     e = torch.randn(n, 1, 8, 8, generator=generator("cpu", 0))
     y, one = torch.arange(n) % 10, torch.ones(n)
     cond = Cond(y, 2 * one, 0 * one, one) if net.guided == "interval" else Cond(y)
-    t, asked = torch.ones(n, 1, 1, 1), {"omega": 2.0} if net.guided == "interval" else {}
+    t, guidance = torch.ones(n, 1, 1, 1), {"omega": 2.0} if net.guided == "interval" else {}
     rows: dict[str, Callable] = {"the bare network, u once": torch.no_grad()(lambda: net.u(e, 0 * t, t, cond))}
-    rows |= {f"sample, {k} NFE": lambda k=k: sample(net, e, y, k, **asked) for k in (1, 2, 4)}
-    rows["flow matching's Euler, 64 NFE"] = lambda: euler(net, e, y, 64, **asked)
+    rows |= {f"sample, {k} NFE": lambda k=k: sample(net, e, y, k, **guidance) for k in (1, 2, 4)}
+    rows["flow matching's Euler, 64 NFE"] = lambda: euler(net, e, y, 64, **guidance)
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     for turn in range(repeats + 1):
         for name, row in rows.items():

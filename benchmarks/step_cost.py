@@ -100,8 +100,8 @@ def setup(case: Case, row: Method, step: str, device: str = "cpu") -> tuple[torc
 def once(loss: Callable, draws: Draws) -> float:
     """Seconds of one step."""
     start = time.perf_counter()
-    found = loss(draws)
-    getattr(found, "loss", found).backward()
+    output = loss(draws)
+    getattr(output, "loss", output).backward()
     if draws.x.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -129,10 +129,10 @@ def parts(loss: torch.nn.Module, draws: Draws) -> dict[str, float]:
         setattr(loss, name, timed(part, originals[name]))
     try:
         start = time.perf_counter()
-        found = loss(draws)
+        output = loss(draws)
         spent["forward"] = time.perf_counter() - start - sum(spent.values())
         start = time.perf_counter()
-        getattr(found, "loss", found).backward()
+        getattr(output, "loss", output).backward()
         spent["backward"] = time.perf_counter() - start
     finally:
         for name, function in originals.items():

@@ -50,14 +50,14 @@ def box(name: str) -> str | None:
 
 def arrows() -> dict[str, set[str]]:
     """By folder, the folders that it imports."""
-    found: dict[str, set[str]] = {}
+    graph: dict[str, set[str]] = {}
     for package in ("imf_lite", "toy_experiments", "benchmarks"):
         for path in sorted((ROOT / package).rglob("*.py")):
             home = box(".".join(path.relative_to(ROOT).with_suffix("").parts))
             if home:
-                found.setdefault(home, set()).update(filter(None, map(box, imports(path))))
-    folders = set(found)
-    return {home: (targets & folders) - {home} for home, targets in found.items()}
+                graph.setdefault(home, set()).update(filter(None, map(box, imports(path))))
+    folders = set(graph)
+    return {home: (targets & folders) - {home} for home, targets in graph.items()}
 
 
 def floors(graph: dict[str, set[str]]) -> list[list[str]]:

@@ -42,12 +42,12 @@ def vendor() -> None:
         sys.exit("npm is missing: the book's MathJax and onnxruntime-web come by it (Node.js 18 or later).")
     subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=DOCS, check=True)
     for source, target in VENDORED.items():
-        found = DOCS / "node_modules" / source
+        vendored = DOCS / "node_modules" / source
         target.parent.mkdir(parents=True, exist_ok=True)
-        if found.is_dir():
-            shutil.copytree(found, target, dirs_exist_ok=True)
+        if vendored.is_dir():
+            shutil.copytree(vendored, target, dirs_exist_ok=True)
         else:
-            shutil.copyfile(found, target)
+            shutil.copyfile(vendored, target)
 
 
 def noise() -> np.ndarray:
@@ -66,11 +66,11 @@ def models(out: Path) -> None:
         return
     shutil.rmtree(out, ignore_errors=True)
     for name, folder in NETWORKS.items():
-        about = weights.read_notes(folder)
-        data = {"data": about["data"]} if "data" in about else {}
-        export.export_u(weights.load(folder), out / f"{name}.onnx", half=True, about=data)
-    about = weights.read_notes(NETWORKS["fashion-imf"])
-    export.export_decoder(Latents(**about["latents"]), (4, 8, 8), out / "fashion-decoder.onnx", half=True)
+        notes = weights.read_notes(folder)
+        data = {"data": notes["data"]} if "data" in notes else {}
+        export.export_u(weights.load(folder), out / f"{name}.onnx", half=True, notes=data)
+    notes = weights.read_notes(NETWORKS["fashion-imf"])
+    export.export_decoder(Latents(**notes["latents"]), (4, 8, 8), out / "fashion-decoder.onnx", half=True)
     noise().tofile(out / "noise.bin")
     stamp.write_text(made_from)
 

@@ -20,12 +20,12 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.anchors |= {found[key] for key in ("id", "name") if found.get(key)}
+        attributes = dict(attrs)
+        self.anchors |= {attributes[key] for key in ("id", "name") if attributes.get(key)}
         for key in ("href", "src"):
-            if found.get(key):
-                known = (tag, key) in LOADED and found.get("rel") not in ("canonical", "next", "prev", "author")
-                (self.loads if known else self.links).add(found[key])
+            if attributes.get(key):
+                known = (tag, key) in LOADED and attributes.get("rel") not in ("canonical", "next", "prev", "author")
+                (self.loads if known else self.links).add(attributes[key])
 
 
 def problems(site: Path) -> list[str]:
@@ -51,5 +51,5 @@ def problems(site: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    found = problems(SITE.resolve())
-    sys.exit("\n".join(found) or None)
+    attributes = problems(SITE.resolve())
+    sys.exit("\n".join(attributes) or None)

@@ -60,7 +60,7 @@ def at(cond: Cond, t: Tensor) -> Cond:
 def conditions(
     net, e: Tensor, y: Tensor | None, omega: float | Tensor | None = None, interval: Interval | None = None
 ) -> Cond:
-    """What a batch of samples is asked to be. Raises ValueError for guidance that the network does not know."""
+    """What a batch of samples is columns to be. Raises ValueError for guidance that the network does not know."""
     takes = {"no": (False, False), "omega": (True, False), "interval": (True, True)}[getattr(net, "guided", "no")]
     for name, value, taken in zip(("omega", "interval"), (omega, interval), takes, strict=True):
         if value is not None and not taken:
@@ -102,7 +102,7 @@ def generate(
     net, n: int, steps: int = 1, seed: int = 0, sampler=sample, batch: int = 500, omega: float | None = None,
     interval: Interval | None = None, classes: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """n samples (n, ...) and the classes asked for (n,), in turn 0, 1, 2, ... or `classes`; None if unconditional.
+    """n samples (n, ...) and the classes columns for (n,), in turn 0, 1, 2, ... or `classes`; None if unconditional.
 
     Noise depends on the seed and the batch's place alone, so the same seed gives every network the same.
     """
@@ -128,10 +128,10 @@ def blocks(
     if net.num_classes is None and classes:
         raise ValueError(f"classes = {classes}, but this network knows none: leave them out.")
     if net.num_classes is not None:
-        asked = torch.tensor(classes or range(net.num_classes), device=device)
-        if not ((asked >= 0) & (asked < net.num_classes)).all():
+        columns = torch.tensor(classes or range(net.num_classes), device=device)
+        if not ((columns >= 0) & (columns < net.num_classes)).all():
             raise ValueError(f"classes = {classes}; this network knows classes 0 to {net.num_classes - 1}.")
-        y = asked[torch.arange(n, device=device) % len(asked)]
+        y = columns[torch.arange(n, device=device) % len(columns)]
     for start in range(0, n, batch)[which]:
         count = min(batch, n - start)
         if each:
@@ -139,5 +139,5 @@ def blocks(
             e = torch.stack(drawn).to(device)
         else:
             e = torch.randn(count, *net.shape, generator=generator(device, seed, start), device=device)
-        wanted = None if y is None else y[start : start + len(e)]
-        yield sampler(net, e, wanted, steps, omega, interval), wanted
+        labels = None if y is None else y[start : start + len(e)]
+        yield sampler(net, e, labels, steps, omega, interval), labels

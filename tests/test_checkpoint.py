@@ -85,7 +85,7 @@ def test_a_failing_disk_costs_no_good_checkpoint(tmp_path, monkeypatch):
         filename.write_bytes(b"half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         files.write_tensors(path, {"a": torch.zeros(3)})
     assert path.read_bytes() == before

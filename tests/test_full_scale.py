@@ -12,6 +12,7 @@ from test_parallel import finish, start
 
 from benchmarks import bands as write_bands
 from imf_lite import guidance, recipes, training
+from imf_lite.configs import DrawConfig
 from imf_lite.data.images import to_uint8
 from imf_lite.draws import draw
 from imf_lite.evaluation import extractors, protocol, references, search
@@ -45,7 +46,7 @@ def test_published_schedules():
     assert (imf.steps, imf.batch, imf.warmup, imf.lr, imf.ema) == (640 * 1251, 1024, 12510, 1e-4, 0.9999)
     assert (mf.steps, mf.batch, mf.warmup, mf.draws.p_r_neq_t) == (240 * 5004, 256, 0, 0.25)
     assert imf.draws.p_r_neq_t == 0.5 and (imf.normalisation, mf.normalisation) == ("imf", "mf")
-    assert {recipes.get(f"imagenet_ablation_{row}").normalisation for row in recipes.ABLATION} == {"imf"}
+    assert {recipes.get(f"imagenet_ablation_{row}").normalisation for row in recipes.imagenet.ABLATION} == {"imf"}
 
 
 def test_operations_are_those_of_layers_counted_by_hand():
@@ -71,7 +72,7 @@ def test_bf16_concerns_the_forwards_and_not_the_slope():
 
         g = generator("cpu", 0)
         y = torch.arange(8) % 10
-        drawn = draw(torch.randn(8, *net.shape, generator=g), y, recipes.DrawConfig(class_dropout=0.1), g, "interval")
+        drawn = draw(torch.randn(8, *net.shape, generator=g), y, DrawConfig(class_dropout=0.1), g, "interval")
         step = Objective(net, "imf", rule=rule, slope=slope, bf16=bf16)(drawn)
         assert seen == [(torch.float32, torch.float32, False)] and step.loss.dtype == torch.float32
         found[bf16] = step.raw_u

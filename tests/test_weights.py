@@ -24,7 +24,7 @@ from imf_lite.data.normalisation import CONSTANTS, latent_space
 from imf_lite.networks import build
 from imf_lite.pretrained import loading, released, weights
 from imf_lite.sampling import generate, sample
-from imf_lite.training.checkpoint import CheckpointError
+from imf_lite.system.files import DamagedFileError
 
 PARAMETERS = {"B": 88_948_256, "M": 173_921_312, "L": 409_071_648, "XL": 610_433_056}
 """of the published files (iMF, table 3)"""
@@ -141,7 +141,7 @@ def test_damaged_and_absent_folders_say_so(tmp_path):
     weights.save_pretrained(network("mlp"), tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(DamagedFileError, match="is damaged"):
         weights.load(tmp_path)
     file.unlink()
     with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
@@ -152,7 +152,7 @@ def test_what_is_not_here_names_the_command_that_fetches_it(monkeypatch):
     def offline(*_):
         raise OSError("no network")
 
-    monkeypatch.setattr(weights, "hf_hub_download", offline)
+    monkeypatch.setattr(loading, "hf_hub_download", offline)
     with pytest.raises(ValueError, match=r"hf download Lyy0725/iMF iMF-B-2\.pth"):
         weights.load("iMF-B-2.pth")
     with pytest.raises(ValueError, match=r"hf download someone/model config\.json"):
@@ -178,7 +178,7 @@ def test_a_configuration_of_another_version_is_refused(tmp_path):
 
 def test_hub_names_are_split_as_the_hub_wants_them(released_file, monkeypatch):
     asked = []
-    monkeypatch.setattr(weights, "hf_hub_download", lambda *words: asked.append(words) or str(released_file))
+    monkeypatch.setattr(loading, "hf_hub_download", lambda *words: asked.append(words) or str(released_file))
     weights.load("Lyy0725/iMF/iMF-M-2.pth", 8)
     weights.load("iMF-B-2.pth", 8)
     assert asked == [("Lyy0725/iMF", "iMF-M-2.pth"), ("Lyy0725/iMF", "iMF-B-2.pth")]

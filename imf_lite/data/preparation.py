@@ -141,9 +141,9 @@ def begin(out: Path, header: dict) -> tuple[int | None, list]:
     for name in ("meta.json", "state.json"):
         if (out / name).exists():
             stored = json.loads((out / name).read_text())
-            theirs = stored["about"]
-            if differ := [k for k in {**header, **theirs} if theirs.get(k) != header.get(k)]:
-                changes = ", ".join(f"{k} was {theirs.get(k)!r}, is {header.get(k)!r}" for k in differ)
+            before = stored["about"]
+            if differ := [k for k in {**header, **before} if before.get(k) != header.get(k)]:
+                changes = ", ".join(f"{k} was {before.get(k)!r}, is {header.get(k)!r}" for k in differ)
                 raise ValueError(
                     f"{out} is a cache of something else ({changes}): choose another folder, or delete it."
                 )

@@ -88,8 +88,8 @@ class ClassifierExtractor(FeatureExtractorBase):
         return None
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = dict(zip(self.get_provided_features_list(), self.net(images), strict=True))
-        return tuple(found[name] for name in self.features_list)
+        outputs = dict(zip(self.get_provided_features_list(), self.net(images), strict=True))
+        return tuple(outputs[name] for name in self.features_list)
 
 
 class StandIn(ClassifierExtractor):

@@ -36,8 +36,8 @@ def evaluate(
         raise ValueError(f"n = {n} is not a multiple of {net.num_classes} classes: it must hold equally many of each.")
     ranks = ranks or distributed.init()
     device, outputs = next(net.parameters()).device, []
-    mine = slice(ranks.rank, None, ranks.size)
-    for k, (x, _) in enumerate(blocks(net, n, steps, seed, sampler, batch, omega, interval, None, mine, each=True)):
+    turns = slice(ranks.rank, None, ranks.size)
+    for k, (x, _) in enumerate(blocks(net, n, steps, seed, sampler, batch, omega, interval, None, turns, each=True)):
         outputs.append(features_and_logits(images(x), extractor, extractor_weights, device=device))
         turn = k * ranks.size * batch
         progress(min(n, turn + ranks.size * batch) - turn)  # every rank made a batch in this turn

@@ -117,11 +117,14 @@ def difference(stored: dict, fields: dict, ignored: tuple[str, ...] = ()) -> str
 
 
 def fingerprint() -> str:
-    """SHA-256 of the code that decides what is computed: losses, draws, guidance, objective.
+    """SHA-256 of the code that decides what is computed: the method, the networks, and their configurations.
 
-    Comments, docstrings and white space do not count.
+    Comments, docstrings, imports and white space do not count.
     """
-    names = ("losses.py", "draws.py", "guidance.py", "objective.py")
-    text = "".join((Path(__file__).parent.parent / name).read_text() for name in names)
-    code = re.sub(r'""".*?"""|#[^\n]*', "", text, flags=re.DOTALL)
+    package = Path(__file__).parent.parent
+    method = ("configs", "losses", "draws", "conditions", "guidance", "objective", "forward_mode")
+    files = [*(package / f"{name}.py" for name in method), *sorted((package / "networks").glob("*.py"))]
+    code = "\n".join(path.read_text() for path in files)
+    code = re.sub(r'""".*?"""|#[^\n]*', "", code, flags=re.DOTALL)
+    code = re.sub(r"^(from .* )?import (\([^)]*\)|.*)$", "", code, flags=re.MULTILINE)
     return hashlib.sha256(" ".join(code.split()).encode()).hexdigest()[:16]

@@ -103,36 +103,36 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
     """Train one row with one seed (a finished run is taken as it is) and measure it."""
     torch.set_num_threads(1)
     seed, row = job
-    mine, out = recipe(row, seed, steps), folder / f"{row.replace(', ', '-').replace(' ', '_')}-{seed}"
+    chosen, out = recipe(row, seed, steps), folder / f"{row.replace(', ', '-').replace(' ', '_')}-{seed}"
     done = out / "row.json"
-    if done.exists() and (found := json.loads(done.read_text()))["code"] == training.fingerprint():
-        return found
-    for _ in training.train(mine, out, device="cpu", compile=steps >= 500):
+    if done.exists() and (result := json.loads(done.read_text()))["code"] == training.fingerprint():
+        return result
+    for _ in training.train(chosen, out, device="cpu", compile=steps >= 500):
         pass
-    judge, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
+    evaluator, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
     records = training.read_metrics(out)
-    found = {
+    result = {
         "row": row,
         "seed": seed,
-        "updates": mine.steps,
-        "parameters": parameters(mine, True),
-        "trained": parameters(mine, False),
-        "ms": 1000 * median(mine.batch / r["images_per_s"] for r in records),
+        "updates": chosen.steps,
+        "parameters": parameters(chosen, True),
+        "trained": parameters(chosen, False),
+        "ms": 1000 * median(chosen.batch / r["images_per_s"] for r in records),
     }
-    plain = [judge(net, nfe, seed=seed) for nfe in (1, 2)]
-    found |= {"fid1": plain[0]["fid"], "fid2": plain[1]["fid"], "agreement1": plain[0]["agreement"]}
-    found |= {"omega": 1.0, "t_min": 0.0, "t_max": 1.0, "best1": plain[0]["fid"], "best2": plain[1]["fid"]}
+    plain = [evaluator(net, nfe, seed=seed) for nfe in (1, 2)]
+    result |= {"fid1": plain[0]["fid"], "fid2": plain[1]["fid"], "agreement1": plain[0]["agreement"]}
+    result |= {"omega": 1.0, "t_min": 0.0, "t_max": 1.0, "best1": plain[0]["fid"], "best2": plain[1]["fid"]}
     if net.guided != "no":
         intervals = INTERVALS if net.guided == "interval" else (None,)
         grid = list(itertools.product(OMEGAS, intervals))
         # chosen on other noise than what is reported
-        omega, interval = min(grid, key=lambda g: judge(net, 1, seed=1000 + seed, omega=g[0], interval=g[1])["fid"])
-        best = [judge(net, nfe, seed=seed, omega=omega, interval=interval)["fid"] for nfe in (1, 2)]
+        omega, interval = min(grid, key=lambda g: evaluator(net, 1, seed=1000 + seed, omega=g[0], interval=g[1])["fid"])
+        best = [evaluator(net, nfe, seed=seed, omega=omega, interval=interval)["fid"] for nfe in (1, 2)]
         t_min, t_max = interval or (0.0, 1.0)
-        found |= {"omega": omega, "t_min": t_min, "t_max": t_max, "best1": best[0], "best2": best[1]}
-    found |= {"floor": judge.floor(1000)["fid"], "code": training.fingerprint()}
-    files.write_text(done, json.dumps(found))
-    return found
+        result |= {"omega": omega, "t_min": t_min, "t_max": t_max, "best1": best[0], "best2": best[1]}
+    result |= {"floor": evaluator.floor(1000)["fid"], "code": training.fingerprint()}
+    files.write_text(done, json.dumps(result))
+    return result
 
 
 def main(
@@ -152,8 +152,8 @@ def main(
         runs: folder of the runs; what is finished there is not trained again.
     """
     jobs = [(seed, row) for seed in range(seeds) for row in rows]  # by seed: a row is compiled once
-    found = map_jobs(run, jobs, steps, runs / str(steps))
-    write_table(out / "ablation.csv", sorted(found, key=lambda r: list(ROWS).index(r["row"])))
+    result = map_jobs(run, jobs, steps, runs / str(steps))
+    write_table(out / "ablation.csv", sorted(result, key=lambda r: list(ROWS).index(r["row"])))
     print(out / "ablation.csv")
 
 

@@ -33,13 +33,17 @@ def run(job: tuple[str, int], steps: int, folder: Path) -> dict:
     recipe, out = recipes.get(VARIANTS[variant], seed=seed, steps=steps), folder / f"{variant}-{seed}"
     for _ in training.train(recipe, out, device="cpu"):
         pass
-    judge, net, records = Evaluator(data.load("digits")), training.load_network(out, "cpu"), training.read_metrics(out)
+    evaluator, net, records = (
+        Evaluator(data.load("digits")),
+        training.load_network(out, "cpu"),
+        training.read_metrics(out),
+    )
     raw = [r["raw_u_eq"] if r["raw_u_neq"] is None else r["raw_u_neq"] for r in records]
     row = {"variant": variant, "seed": seed, **loss_summary(raw), "seconds": records[-1]["seconds"]}
     for nfe in (1, 2, 4, 64):
-        score = judge(net, nfe, seed=seed, sampler=training.sampler_of(out))
+        score = evaluator(net, nfe, seed=seed, sampler=training.sampler_of(out))
         row |= {f"fid{nfe}": score["fid"], f"recall{nfe}": score["recall"], f"agreement{nfe}": score["agreement"]}
-    return {**row, "floor": judge.floor(1000)["fid"], "code": training.fingerprint()}
+    return {**row, "floor": evaluator.floor(1000)["fid"], "code": training.fingerprint()}
 
 
 def main(seeds: int = 3, steps: int = 2000, out: Path = RESULTS, runs: Path = Path("runs/digits")) -> None:

@@ -54,14 +54,17 @@ MEASUREMENT = ("nfe", "omega", "t_min", "t_max", "half", "seed")  # what tells o
 CURVE_EVERY, CURVE_N = 500, 1000
 
 
-def eye_net() -> Classifier:
-    """The classifier that the autoencoder is trained to please: smaller than the FID's, and another seed."""
+def perceptual_net() -> Classifier:
+    """The classifier of the autoencoder's perceptual term: smaller than the FID's, and trained with another seed."""
     return Classifier(32, (16, 32, 64), (0, 1, 2), features=64)
 
 
 def classifiers(made: Path, work: Path, epochs: int) -> None:
-    """The FID's classifier and the autoencoder's eye."""
-    jobs = {made / "classifier.safetensors": (fashion_net, 8, 0), work / "eye.safetensors": (eye_net, 2, 1)}
+    """The FID's classifier and the autoencoder's perceptual term."""
+    jobs = {
+        made / "classifier.safetensors": (fashion_net, 8, 0),
+        work / "perceptual.safetensors": (perceptual_net, 2, 1),
+    }
     for path, (make, full, seed) in jobs.items():
         if not path.exists():
             net = train_classifier(make, *fashion.load_images("train"), min(epochs, full), batch=128, seed=seed)
@@ -87,10 +90,10 @@ def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
     """The autoencoder, in diffusers' format."""
     if (made / "vae").exists():
         return
-    eye = eye_net()
-    eye.load_state_dict(checkpoint.load(work / "eye.safetensors")[0])
+    net = perceptual_net()
+    net.load_state_dict(checkpoint.load(work / "perceptual.safetensors")[0])
     images, _ = fashion.load_images("train")
-    updates = train_vae(images, recipe, eye.eval().requires_grad_(False), work / "autoencoder")
+    updates = train_vae(images, recipe, net.eval().requires_grad_(False), work / "autoencoder")
     with tqdm(total=recipe.steps, desc="autoencoder", unit="update") as bar:
         for step, loss in updates:
             bar.update(step - bar.n)
@@ -110,7 +113,7 @@ def reference_features(made: Path) -> None:
     splits = [fashion.load_images(split) for split in ("train", "test")]
     train, test = (extractors.extract(images, "fashion") for images, _ in splits)
     files.write_tensors(made / "reference.safetensors", {"features": test.half()})
-    about = "Fashion-MNIST's test split, 10,000 images; floors: disjoint sets of n and of 10,000 from both splits"
+    description = "Fashion-MNIST's test split, 10,000 images; floors: disjoint sets of n and of 10,000 from both splits"
     labels = torch.cat([y for _, y in splits])
     both = torch.cat([train, test])
     floors = {n: metrics.floor(both, labels, n, len(test)) for n in FLOORS if n <= len(test)}
@@ -118,13 +121,13 @@ def reference_features(made: Path) -> None:
         vae = load_vae("fashion")
         raw = torch.cat([vae.encode(x.float() / 127.5 - 1).latent_dist.mean for x in splits[1][0].split(250)])
         copies = Latents("fashion", (0.0,) * raw.shape[1], (1.0,) * raw.shape[1]).images(raw, vae)
-    seen = extractors.extract(copies, "fashion")
+    copied = extractors.extract(copies, "fashion")
     against_train = {
         "test split": metrics.compare(test, references.from_features(train, "training split")),
-        "its copies by the autoencoder": metrics.compare(seen, references.from_features(train, "")),
-        "copies against the test split": metrics.compare(seen, references.from_features(test, "")),
+        "its copies by the autoencoder": metrics.compare(copied, references.from_features(train, "")),
+        "copies against the test split": metrics.compare(copied, references.from_features(test, "")),
     }
-    stored = {"about": about, "floors": floors, "bound": against_train}
+    stored = {"about": description, "floors": floors, "bound": against_train}
     files.write_text(made / "floors.json", json.dumps(stored, indent=1))
 
 
@@ -141,62 +144,62 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     """Train one recipe, keep its averaged weights, without v-branch, as fp16, and measure those; rows of the table."""
     torch.set_num_threads(1)
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
-    out, judge, record = work / name, None, None
+    out, evaluator, record = work / name, None, None
     for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
         if record.step % CURVE_EVERY == recipe.log_every:  # just after a checkpoint
-            judge = judge or judge_of(made, out)
-            follow(judge, out, record)
-    judge = judge or judge_of(made, out)
+            evaluator = evaluator or evaluator_of(made, out)
+            measure_newest(evaluator, out, record)
+    evaluator = evaluator or evaluator_of(made, out)
     if record:
-        follow(judge, out, record)
+        measure_newest(evaluator, out, record)
     folder = (made if name in SHIPPED else work) / "networks" / name
-    about = {"recipe": training.read_run(out)["recipe"], "latents": training.read_run(out)["latents"]}
-    weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, about, torch.float16)
-    return scores(name, recipe, weights.load(folder), judge, out)
+    notes = {k: training.read_run(out)[k] for k in ("recipe", "latents")}
+    weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, notes, torch.float16)
+    return scores(name, recipe, weights.load(folder), evaluator, out)
 
 
-def judge_of(made: Path, run: Path):
-    """The judge of a run's samples."""
+def evaluator_of(made: Path, run: Path):
+    """The evaluator of a run's samples."""
     from imf_lite.evaluation.evaluator import StoredEvaluator
 
     return StoredEvaluator(made, training.images_of(run), "fashion")
 
 
-def follow(judge, out: Path, record: training.Record) -> None:
+def measure_newest(evaluator, out: Path, record: training.Record) -> None:
     """Note the one-step quality of the newest checkpoint, once."""
     path, step = out / "curve.jsonl", record.step // CURVE_EVERY * CURVE_EVERY
     lines = path.read_text().splitlines() if path.exists() else []
     if step and all(json.loads(line)["step"] != step for line in lines):
         net = training.load_network(out, "cpu")
-        found = judge(net, 1, CURVE_N, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
-        row = {"step": step, "fid": found["fid"], "agreement": found["agreement"]}
+        score = evaluator(net, 1, CURVE_N, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
+        row = {"step": step, "fid": score["fid"], "agreement": score["agreement"]}
         files.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
 
 
-def scores(name: str, recipe: recipes.Recipe, net, judge, out: Path) -> list[dict]:
+def scores(name: str, recipe: recipes.Recipe, net, evaluator, out: Path) -> list[dict]:
     """What a network scores, guided ones over scales and intervals: on one seed to choose by, and three to report.
 
     Each measurement is kept, and not made again.
     """
     baked = recipe.guidance.omega if isinstance(recipe.guidance, Fixed) else 1.0
-    asked = [(nfe, *setting) for nfe, settings in GUIDANCE.items() for setting in settings]
+    wanted = [(nfe, *setting) for nfe, settings in GUIDANCE.items() for setting in settings]
     if net.guided == "no":
-        asked = [(nfe, None, None) for nfe in ((1, 2, 4, 64) if recipe.method == "fm" else (1, 2, 4))]
-    found, path = {}, out / "scores.jsonl"
+        wanted = [(nfe, None, None) for nfe in ((1, 2, 4, 64) if recipe.method == "fm" else (1, 2, 4))]
+    measured, path = {}, out / "scores.jsonl"
     if path.exists():
         rows = map(json.loads, path.read_text().splitlines())
-        found = {tuple(r[k] for k in MEASUREMENT): r for r in rows}
-    wanted = []
-    for (nfe, omega, interval), (half, seed) in itertools.product(asked, SEEDS):
+        measured = {tuple(r[k] for k in MEASUREMENT): r for r in rows}
+    order = []
+    for (nfe, omega, interval), (half, seed) in itertools.product(wanted, SEEDS):
         key = (nfe, omega or baked, *(interval or ALWAYS), half, seed)
-        wanted.append(key)
-        if key not in found:
-            score = judge(net, nfe, N, seed, training.sampler_of(out), omega, interval)
+        order.append(key)
+        if key not in measured:
+            score = evaluator(net, nfe, N, seed, training.sampler_of(out), omega, interval)
             row = {"network": name, **dict(zip(MEASUREMENT, key, strict=True)), "n": N}
             row |= {k: score[k] for k in ("fid", "kid", "precision", "recall", "agreement")}
-            found[key] = row | {"floor": score["floor"]["fid"], "code": training.fingerprint()}
-            files.write_text(path, "".join(json.dumps(row) + "\n" for row in found.values()))
-    return [found[key] for key in wanted]
+            measured[key] = row | {"floor": score["floor"]["fid"], "code": training.fingerprint()}
+            files.write_text(path, "".join(json.dumps(row) + "\n" for row in measured.values()))
+    return [measured[key] for key in order]
 
 
 def curves(work: Path) -> list[dict]:
@@ -208,30 +211,30 @@ def curves(work: Path) -> list[dict]:
         per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
         for row in map(json.loads, (work / name / "curve.jsonl").read_text().splitlines()):
             when = {"step": row["step"], "minutes": row["step"] * per_update}
-            found = {k: row[k] for k in ("fid", "agreement")}
-            rows.append({"network": name, **when, **found, "code": code})
+            quality = {k: row[k] for k in ("fid", "agreement")}
+            rows.append({"network": name, **when, **quality, "code": code})
     return rows
 
 
 @torch.no_grad()
 def keep(made: Path, work: Path) -> None:
     """Arrays for the lesson: the runs' raw losses, samples, and whether they are copies of training images."""
-    net, about = (f(made / "networks" / "fashion_imf") for f in (weights.load, weights.read_notes))
+    net, notes = (f(made / "networks" / "fashion_imf") for f in (weights.load, weights.read_notes))
     samples, y = generate(net, N, 1, seed=0, omega=2.0)
-    samples = Latents(**about["latents"]).images(samples)
+    samples = Latents(**notes["latents"]).images(samples)
     train, test = (fashion.load_images(split)[0] for split in ("train", "test"))
     flat = train.flatten(1).float()
-    found = {}
+    arrays = {}
     for name, images in (("samples", samples), ("test", test[:N])):
         near = [torch.cdist(part.flatten(1).float(), flat).min(1) for part in images.split(250)]
         distance = torch.cat([d.values for d in near])
-        found[f"{name}_distance"] = distance.numpy() / train[0].numel() ** 0.5  # RMS, in grey levels
-        found[f"{name}_nearest"] = train[torch.cat([d.indices for d in near])[:30]].numpy()
-        found[name] = images[:30].numpy()
+        arrays[f"{name}_distance"] = distance.numpy() / train[0].numel() ** 0.5  # RMS, in grey levels
+        arrays[f"{name}_nearest"] = train[torch.cat([d.indices for d in near])[:30]].numpy()
+        arrays[name] = images[:30].numpy()
     for name in RECIPES:
         raw = [r["raw_u_neq"] for r in training.read_metrics(work / name)]
-        found[f"raw_{name}"] = np.array(raw, np.float32)  # NaN: no such row
-    np.savez_compressed(work / "fashion.npz", y=y[:30].numpy(), **found)
+        arrays[f"raw_{name}"] = np.array(raw, np.float32)  # NaN: no such row
+    np.savez_compressed(work / "fashion.npz", y=y[:30].numpy(), **arrays)
 
 
 def publish(made: Path, ships: Path) -> None:
@@ -273,7 +276,7 @@ def main(
     """
     if ship is None and (steps, vae, epochs) == (None, VAERecipe(), 8):
         ship = pretrained_folder("fashion")
-    made = (work / "pretrained_folder" / "fashion").resolve()
+    made = (work / "pretrained" / "fashion").resolve()
     made.mkdir(parents=True, exist_ok=True)
     begin(work, steps=steps, vae=vae, epochs=epochs)
     os.environ["IMF_LITE_PRETRAINED"] = str(made.parent)  # "fashion" means what is made here, in workers too

@@ -43,23 +43,23 @@ def recipe(network: str, seed: int = 0, steps: int = 2000) -> Recipe:
 
 
 def run(job: tuple[int, str], steps: int, folder: Path) -> list[dict]:
-    """Train one network (a finished run is taken as it is) and measure it wherever it can be asked."""
+    """Train one network (a finished run is taken as it is) and measure it wherever it can be settings."""
     torch.set_num_threads(1)
     seed, network = job
     out = folder / f"{network.replace(' ', '-')}-{seed}"
     for _ in training.train(recipe(network, seed, steps), out, device="cpu"):
         pass
-    judge, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
+    evaluator, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
     known = {"network": network, "seed": seed, "seconds": training.read_metrics(out)[-1]["seconds"]}
-    asked = itertools.product(OMEGAS, INTERVALS) if net.guided != "no" else [(None, None)]
+    settings = itertools.product(OMEGAS, INTERVALS) if net.guided != "no" else [(None, None)]
     rows = []
-    for (omega, interval), (half, offset) in itertools.product(asked, HALVES.items()):
-        score = judge(net, 1, seed=seed + offset, omega=omega, interval=interval)
+    for (omega, interval), (half, offset) in itertools.product(settings, HALVES.items()):
+        score = evaluator(net, 1, seed=seed + offset, omega=omega, interval=interval)
         t_min, t_max = interval or (0.0, 1.0)
         row = {"omega": omega or float(network.split()[1]), "t_min": t_min, "t_max": t_max, "half": half}
         row |= {k: score[k] for k in ("fid", "precision", "recall", "log_prob", "agreement")}
         row["spread"] = class_spread(*generate(net, 1000, 1, seed + offset, omega=omega, interval=interval))
-        rows.append({**known, **row, "floor": judge.floor(1000)["fid"], "code": training.fingerprint()})
+        rows.append({**known, **row, "floor": evaluator.floor(1000)["fid"], "code": training.fingerprint()})
     return rows
 
 
@@ -80,8 +80,8 @@ def main(seeds: int = 3, steps: int = 2000, out: Path = RESULTS, runs: Path = Pa
         runs: folder of the runs; what is finished there is not trained again.
     """
     jobs = list(itertools.product(range(seeds), ("imf", *(f"mf {w}" for w in FIXED))))
-    found = map_jobs(run, jobs, steps, runs / str(steps))
-    write_table(out / "guidance.csv", [row for rows in found for row in rows])
+    results = map_jobs(run, jobs, steps, runs / str(steps))
+    write_table(out / "guidance.csv", [row for rows in results for row in rows])
     print(out / "guidance.csv")
 
 

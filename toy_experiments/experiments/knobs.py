@@ -53,13 +53,13 @@ WIDTHS = {0.05: "eight_gaussians_narrow", 0.1: "eight_gaussians", 0.2: "eight_ga
 
 def jobs(seeds: int, steps: int) -> list[Job]:
     """Every run: knob and value, then method and seed."""
-    found = []
+    every = []
 
     def add(knob: str, value, points: str = "eight_gaussians", slope=losses.slope, repeat: int = seeds, **changes):
         for variant, seed in product(("mf", "head"), range(repeat)):
             recipe = plane(variant, **({"steps": steps, "seed": seed} | changes))
             keys = {"knob": knob, "value": value, "variant": variant, "seed": seed}
-            found.append(Job(keys, points, recipe, slope))
+            every.append(Job(keys, points, recipe, slope))
 
     for times in ("logit_normal", "uniform"):
         for width, points in WIDTHS.items():
@@ -77,7 +77,7 @@ def jobs(seeds: int, steps: int) -> list[Job]:
         add("lr", lr, lr=lr)
     for p in (0.0, 1.0):
         add("long run, p", p, repeat=1, steps=6 * steps, p=p)
-    return found
+    return every
 
 
 def reduce(job: Job, out: Path) -> dict:
@@ -123,8 +123,8 @@ def figure(rows: list[dict]) -> Figure:
     fig, ax = plt.subplots(figsize=(7, 0.6 + 0.21 * len(settings)))
     for y, setting in enumerate(settings):
         for variant, method, marker in (("mf", "mf", "s"), ("head", "imf", "o")):
-            found = [r["spread"] for r in rows if (r["knob"], r["value"]) == setting and r["variant"] == variant]
-            ax.plot(found, [y] * len(found), marker, color=plots.COLORS[method], ms=5, alpha=0.8)
+            spreads = [r["spread"] for r in rows if (r["knob"], r["value"]) == setting and r["variant"] == variant]
+            ax.plot(spreads, [y] * len(spreads), marker, color=plots.COLORS[method], ms=5, alpha=0.8)
     ax.set(yticks=range(len(settings)), yticklabels=[f"{k}: {v}" for k, v in settings], xscale="log")
     ax.set_xlabel("step-to-step spread of the raw loss, last quarter (one mark a seed)")
     ax.invert_yaxis()

@@ -37,11 +37,11 @@ def ship(job: Job, folder: Path, out: Path) -> str:
     """Train one and keep its u-path, with the distance of its samples to the data."""
     run = train(job, folder)
     real = EIGHT.sample(8000, torch.Generator().manual_seed(1))
-    apart = {nfe: float(sliced_wasserstein(samples(run, steps=nfe), real)) for nfe in NFES}
-    about = {"recipe": json.loads(job.recipe.to_json()), "distance": apart, "code": training.fingerprint()}
-    about["data"] = {"means": EIGHT.means.tolist(), "std": EIGHT.std}
-    save_pretrained(without_v(training.load_network(run, "cpu")), out / job.keys["method"], about, torch.float16)
-    return f"{job.keys['method']:4} distance by evaluations: {apart}"
+    distances = {nfe: float(sliced_wasserstein(samples(run, steps=nfe), real)) for nfe in NFES}
+    notes = {"recipe": json.loads(job.recipe.to_json()), "distance": distances, "code": training.fingerprint()}
+    notes["data"] = {"means": EIGHT.means.tolist(), "std": EIGHT.std}
+    save_pretrained(without_v(training.load_network(run, "cpu")), out / job.keys["method"], notes, torch.float16)
+    return f"{job.keys['method']:4} distance by evaluations: {distances}"
 
 
 def main(folder: Path = Path("runs/plane"), out: Path = pretrained_folder("plane"), steps: int = 4000) -> None:

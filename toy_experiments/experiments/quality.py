@@ -35,19 +35,19 @@ def good(variant: str, **changes):
 
 
 def watch(job: Job, folder: Path) -> list[dict]:
-    """Train one job, measuring one-step samples after each checkpoint; what was measured is kept beside the run."""
+    """Train one job, measuring one-step samples after each checkpoint; what was measured is stored beside the run."""
     torch.set_num_threads(1)
     out, real = folder / job.name, datasets.load(job.points).held_out.x
-    kept = out / "quality.json"
-    rows = json.loads(kept.read_text()) if kept.exists() else []
+    stored = out / "quality.json"
+    rows = json.loads(stored.read_text()) if stored.exists() else []
 
     def measure(updates: int, seconds: float) -> None:
         if updates not in [row["updates"] for row in rows]:
-            distances = {f"sw{k}": distances.sliced_wasserstein(samples(out, steps=k), real) for k in (1, 2, 4)}
+            measured = {f"sw{k}": distances.sliced_wasserstein(samples(out, steps=k), real) for k in (1, 2, 4)}
             rows.append(
-                {**job.keys, "updates": updates, "seconds": seconds, **distances, "code": training.fingerprint()}
+                {**job.keys, "updates": updates, "seconds": seconds, **measured, "code": training.fingerprint()}
             )
-            files.write_text(kept, json.dumps(rows))
+            files.write_text(stored, json.dumps(rows))
 
     for record in training.train(job.recipe, out, datasets.load(job.points), "cpu"):
         if record.step % job.recipe.save_every == 1 and record.step > 1:  # the checkpoint before is on disk now

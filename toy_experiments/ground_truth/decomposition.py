@@ -56,12 +56,12 @@ def gradient_noise(
 
     The draws of batch k are the same for every method. x (N, D): data points.
     """
-    objective, found = Objective(net, method, p=p), []
+    objective, gradients = Objective(net, method, p=p), []
     weights = [w for w in net.parameters() if w.requires_grad]
     for k in range(batches):
         rows = torch.randint(len(x), (batch,), generator=generator("cpu", k))
         loss = objective(draw(x[rows], None, DrawConfig(p_r_neq_t=1.0), generator("cpu", 1, k))).loss
-        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
-    gradients = torch.stack(found)
-    variance = float(gradients.var(0).sum())
-    return {"signal": float(gradients.mean(0).square().sum()) - variance / batches, "variance": variance}
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
+    stacked = torch.stack(gradients)
+    variance = float(stacked.var(0).sum())
+    return {"signal": float(stacked.mean(0).square().sum()) - variance / batches, "variance": variance}

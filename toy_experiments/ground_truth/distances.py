@@ -48,5 +48,5 @@ def spread(values: Sequence[float]) -> float:
 
 def floor(name: str, n: int = N, draws: int = 10, distance=sliced_wasserstein) -> tuple[float, float]:
     """Mean and standard deviation of the distance of two independent clouds of n points of a named set."""
-    found = [distance(points(name, n, 1000 + 2 * k), points(name, n, 1001 + 2 * k)) for k in range(draws)]
-    return mean(found), stdev(found)
+    distances = [distance(points(name, n, 1000 + 2 * k), points(name, n, 1001 + 2 * k)) for k in range(draws)]
+    return mean(distances), stdev(distances)

@@ -44,8 +44,8 @@ class Mixture:
 
     def labelled(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """n points (n, D), and the component that each is from (n,): its class."""
-        which = torch.multinomial(self.weights, n, replacement=True, generator=g)
-        return self.means[which] + self.std * torch.randn(n, self.means.shape[1], generator=g), which
+        component = torch.multinomial(self.weights, n, replacement=True, generator=g)
+        return self.means[component] + self.std * torch.randn(n, self.means.shape[1], generator=g), component
 
     def sample(self, n: int, g: torch.Generator) -> Tensor:
         """n points (n, D)."""

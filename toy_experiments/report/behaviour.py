@@ -17,6 +17,7 @@ import numpy as np
 import tyro
 
 from imf_lite import recipes, training
+from imf_lite.recipes import digits
 from imf_lite.system import files
 
 from ..experiments import ablation
@@ -32,11 +33,11 @@ RUNS = {
     "plane-boundary": lambda: plane("boundary"),
     "plane-head": lambda: plane("head"),
     "plane-head-p1": lambda: plane("head", p=1.0),
-    "digits-fm": recipes.digits_fm,
-    "digits-mf": recipes.digits_mf,
-    "digits-boundary": recipes.digits_imf_boundary,
-    "digits-head": recipes.digits_imf,
-    "digits-guided": recipes.digits_guided,
+    "digits-fm": digits.digits_fm,
+    "digits-mf": digits.digits_mf,
+    "digits-boundary": digits.digits_imf_boundary,
+    "digits-head": digits.digits_imf,
+    "digits-guided": digits.digits_guided,
     "ablation-mf": lambda: ablation.recipe("mf, fixed"),
     "ablation-imf": lambda: ablation.recipe("modern"),
 }

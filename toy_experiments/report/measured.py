@@ -50,8 +50,8 @@ def plane_course() -> str:
 def digits_spread() -> str:
     """Stability on the digits."""
     mf, head = pick("digits", variant="mf"), pick("digits", variant="head")
-    found = [h["spread"] / m["spread"] for h, m in zip(head, mf, strict=True)]
-    return f"digits, ratio of spreads iMF / MF, {len(mf)} seeds: {spread(found)}"
+    values = [h["spread"] / m["spread"] for h, m in zip(head, mf, strict=True)]
+    return f"digits, ratio of spreads iMF / MF, {len(mf)} seeds: {spread(values)}"
 
 
 def fid(variant: str, nfe: int) -> str:
@@ -80,13 +80,13 @@ def knob(name: str, value, variant: str, column: str) -> float:
 
 def widths() -> str:
     """Stability under other times and mode widths."""
-    found = [
+    values = [
         knob(f"mode width, {times} times", w, "head", "spread") / knob(f"mode width, {times} times", w, "mf", "spread")
         for times in ("logit_normal", "uniform")
         for w in (0.05, 0.1, 0.2)
     ]
     return (
-        f"eight Gaussians, uniform or logit-normal times, std 0.05 to 0.2: ratio {min(found):.2f} to {max(found):.2f}"
+        f"eight Gaussians, uniform or logit-normal times, std 0.05 to 0.2: ratio {min(values):.2f} to {max(values):.2f}"
     )
 
 
