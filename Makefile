@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: help demo lab test lint claims fashion book test-browser
-help:  ## this list
+help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 demo: $(READY)  ## train FM, MF and iMF on digits and check the claims: 4 to 6 minutes
@@ -18,12 +18,12 @@ demo: $(READY)  ## train FM, MF and iMF on digits and check the claims: 4 to 6 m
 test: $(READY) lint  ## ruff, types, spelling, pytest, and every notebook with its assertions: about 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax notebooks tests
 
-claims: $(READY)  ## every experiment behind CLAIMS.md but Fashion-MNIST's: about three hours
+claims: $(READY)  ## run all experiments behind CLAIMS.md again, except Fashion-MNIST's: about three hours
 	for command in experiments.stability experiments.knobs experiments.digits experiments.quality \
 		experiments.guidance experiments.ablation report.behaviour report.claims; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$command || exit 1; done
 
-fashion: $(READY)  ## Fashion-MNIST from nothing: about four hours
+fashion: $(READY)  ## Fashion-MNIST from scratch: about four hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.fashion
 
 book: $(VENV)/.ready-book  ## all lessons and docs as a site, with the live page: two minutes, needs npm

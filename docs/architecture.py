@@ -123,7 +123,7 @@ def tree() -> str:
     """Every folder and file with the first sentence of its docstring."""
     lines = ["![Folders and their imports](architecture.svg)", "", "## The tree", ""]
     for package in ("imf_lite", "toy_experiments", "benchmarks"):
-        folders = [ROOT / package, *sorted(p.parent for p in (ROOT / package).glob("*/__init__.py"))]
+        folders = [ROOT / package, *sorted(p.parent for p in (ROOT / package).glob("*/**/__init__.py"))]
         for folder in folders:
             name = folder.relative_to(ROOT).as_posix()
             lines += [f"### {name}/", "", summary(folder / "__init__.py"), "", "| | |", "|---|---|"]

@@ -30,7 +30,12 @@ def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, .
             return torch.func.jvp(f, at, along)
         with forward_ad.dual_level(), ShortRules():
             value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))
-            return value, torch.zeros_like(value) if rate is None else rate
+    if rate is None:  # never taken for zero: du/dt would be silently wrong
+        raise RuntimeError(
+            "the function gave no derivative: its value does not depend on what moves, or it is compiled in a way that "
+            "drops tangents (torch.compile the whole objective, not the network)."
+        )
+    return value, rate
 
 
 class ShortRules(TorchFunctionMode):

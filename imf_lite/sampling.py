@@ -60,7 +60,7 @@ def at(cond: Cond, t: Tensor) -> Cond:
 def conditions(
     net, e: Tensor, y: Tensor | None, omega: float | Tensor | None = None, interval: Interval | None = None
 ) -> Cond:
-    """What a batch of samples is columns to be. Raises ValueError for guidance that the network does not know."""
+    """The conditions of a batch of samples. Raises ValueError for guidance that is no input of the network."""
     takes = {"no": (False, False), "omega": (True, False), "interval": (True, True)}[getattr(net, "guided", "no")]
     for name, value, taken in zip(("omega", "interval"), (omega, interval), takes, strict=True):
         if value is not None and not taken:
@@ -102,7 +102,7 @@ def generate(
     net, n: int, steps: int = 1, seed: int = 0, sampler=sample, batch: int = 500, omega: float | None = None,
     interval: Interval | None = None, classes: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """n samples (n, ...) and the classes columns for (n,), in turn 0, 1, 2, ... or `classes`; None if unconditional.
+    """n samples (n, ...) and their labels (n,), in turn 0, 1, 2, ... or `classes`; None for unconditional networks.
 
     Noise depends on the seed and the batch's place alone, so the same seed gives every network the same.
     """

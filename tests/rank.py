@@ -9,9 +9,10 @@ import torch
 from helpers import drawn, network, tiny
 
 from imf_lite import training
-from imf_lite.data import preparation, sources
+from imf_lite.data import preparation
 from imf_lite.data.autoencoder import load_vae
 from imf_lite.data.images import to_uint8
+from imf_lite.data.sources import folders
 from imf_lite.evaluation import protocol, references
 from imf_lite.objective import Objective
 from imf_lite.system import distributed, files
@@ -50,7 +51,7 @@ def train(out: str, until: str) -> None:
 
 def prepare(folder: str, vae: str, out: str) -> None:
     """A folder of pictures, encoded by all ranks."""
-    for _ in preparation.prepare(sources.Folder(folder, 32), load_vae(vae), "a vae", out, batch=2, save_every=1):
+    for _ in preparation.prepare(folders.ClassFolders(folder, 32), load_vae(vae), "a vae", out, batch=2, save_every=1):
         pass
 
 

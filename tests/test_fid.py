@@ -14,7 +14,7 @@ from imf_lite.data.images import grid, save_png, to_uint8
 from imf_lite.evaluation import classifiers
 from imf_lite.evaluation.evaluator import Evaluator
 from imf_lite.evaluation.metrics import compare, disjoint, measure, nearest
-from imf_lite.evaluation.references import from_npz
+from imf_lite.evaluation.references import from_file
 from imf_lite.networks import build
 from imf_lite.system.rng import generator
 
@@ -165,8 +165,8 @@ def test_the_metrics_are_those_of_torch_fidelitys_entry_point(judge):
 def test_statistics_from_a_file_give_the_fid_of_the_images(judge, tmp_path, keys):
     images = to_uint8(DIGITS.train.x[:500])
     np.savez(tmp_path / "statistics.npz", **dict(zip(keys, judge.real.statistics.values(), strict=True)))
-    found = compare(judge.extract(images), from_npz(tmp_path / "statistics.npz"))
+    found = compare(judge.extract(images), from_file(tmp_path / "statistics.npz"))
     assert found["fid"] == pytest.approx(judge.measure(images)["fid"], rel=1e-5) and found["kid"] is None
     np.savez(tmp_path / "other.npz", mean=np.zeros(3))
     with pytest.raises(ValueError, match="holds mean; statistics are mu and sigma"):
-        from_npz(tmp_path / "other.npz")
+        from_file(tmp_path / "other.npz")

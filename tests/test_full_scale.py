@@ -50,7 +50,7 @@ def test_published_schedules():
 
 
 def test_operations_are_those_of_layers_counted_by_hand():
-    """DiT-B/2: flow matching is three forwards of 12 layers; iMF's step is about 2.6 times its own (README)."""
+    """DiT-B/2: flow matching is three forwards of 12 layers; iMF's step is about 2.6 times its own (docs/speed.md)."""
     count = flops.per_image(recipes.get("imagenet_imf_b2"), (4, 32, 32), 1000)
     fm = recipes.get("imagenet_mf_b2", method="fm", guidance=None, **{"draws.p_r_neq_t": 0.0})
     one = flops.per_image(fm, (4, 32, 32), 1000)  # three forwards of 12 layers of another design
@@ -149,7 +149,7 @@ def test_samples_depend_neither_on_the_batch_nor_on_who_makes_them():
 
 
 def test_guidance_below_one_is_refused_before_anything_is_made():
-    real = references.from_features(torch.randn(50, 8), "")
+    real = references.from_features(torch.randn(50, 32), "")
     for omega in (0.0, 0.5):
         with pytest.raises(ValueError, match=f"omega = {omega:g}; a guidance scale is at least 1"):
             protocol.evaluate(network("dit", guided="interval"), to_uint8, real, "stand-in", n=20, omega=omega)

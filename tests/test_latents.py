@@ -14,9 +14,10 @@ from test_weights import save_tiny_vae
 from torch.testing import assert_close
 
 from imf_lite import data, recipes, training
-from imf_lite.data import cache, fashion, preparation, sources
+from imf_lite.data import cache, fashion, images, preparation, sources
 from imf_lite.data.autoencoder import load_vae
 from imf_lite.data.normalisation import Latents
+from imf_lite.data.sources import folders
 from imf_lite.evaluation.classifiers import fashion_classifier
 from imf_lite.evaluation.evaluator import StoredEvaluator
 from imf_lite.pretrained import weights
@@ -98,7 +99,9 @@ def test_cached_moments_are_the_autoencoders(little_fashion, grey_vae, tmp_path)
     split, classes = cache.load(out, "fitted")
     posterior = load_vae(grey_vae).encode(source.images.float() / 127.5 - 1).latent_dist
     assert_close(torch.from_numpy(np.array(split.moments)), torch.cat([posterior.mean, posterior.std], 1))
-    assert (len(split), split.shape, classes) == (200, (4, 8, 8), 10) and torch.equal(split.y, source.labels)
+    assert (len(split), split.shape, classes) == (200, (4, 8, 8), list(fashion.CLASSES)) and torch.equal(
+        split.y, source.labels
+    )
     rows = torch.arange(200).repeat(60)
     z, y = split.batch(rows, 0)
     assert torch.equal(y, source.labels[rows])
@@ -154,7 +157,7 @@ def test_a_cache_of_something_else_is_refused(little_fashion, grey_vae, tmp_path
 def test_corrupt_images_are_named_counted_and_left_out(pictures, tmp_path):
     vae, bad = save_tiny_vae(tmp_path / "vae"), pictures / "train" / "class1" / "3.jpeg"
     bad.write_bytes(bad.read_bytes()[:200])
-    (last,) = all_of(sources.Folder(pictures / "train", 32), vae, tmp_path / "cache")[-1:]
+    (last,) = all_of(folders.ClassFolders(pictures / "train", 32), vae, tmp_path / "cache")[-1:]
     assert [name for name, _ in last.corrupt] == [str(bad)] and last.read == last.total == 8
     split, _ = cache.load(tmp_path / "cache", "imf")
     assert len(split) == 7 and split.y.tolist() == [0, 0, 0, 0, 1, 1, 1] and split.shape == (4, 4, 4)
@@ -212,10 +215,10 @@ def test_features_and_statistics_from_the_same_pass(little_fashion, grey_vae, tm
 
 def test_adm_crop():
     wide = Image.new("RGB", (2000, 1100))
-    assert sources.crop(wide, 256).size == (256, 256)
+    assert images.crop(wide, 256).size == (256, 256)
     stripes = np.zeros((300, 100, 3), np.uint8)
     stripes[100:200] = 255  # the centre square is white
-    assert np.array(sources.crop(Image.fromarray(stripes), 100)).min() > 250
+    assert np.array(images.crop(Image.fromarray(stripes), 100)).min() > 250
 
 
 def test_the_command_line_prepares(little_fashion, grey_vae, pictures, tmp_path, monkeypatch):
@@ -229,9 +232,9 @@ def test_the_command_line_prepares(little_fashion, grey_vae, pictures, tmp_path,
 
 def test_wrong_folders_and_autoencoders_are_refused(little_fashion, grey_vae, pictures, tmp_path):
     with pytest.raises(ValueError, match="is not a data set: it must hold one folder a class"):
-        sources.Folder(tmp_path / "nothing")
+        folders.ClassFolders(tmp_path / "nothing")
     with pytest.raises(ValueError, match="encodes 1 channels; the images have 3"):
-        all_of(sources.Folder(pictures / "train", 32), grey_vae, tmp_path / "cache")
+        all_of(folders.ClassFolders(pictures / "train", 32), grey_vae, tmp_path / "cache")
     with pytest.raises(ValueError, match="holds no latents: `imf-lite prepare"):
         data.load("fashion")
 
@@ -251,7 +254,7 @@ def test_every_recipe_takes_three_steps(little_fashion, grey_vae, tmp_path, name
 
 def test_the_autoencoder_learns_and_resumes(tmp_path):
     images = torch.arange(16, dtype=torch.uint8).mul(16).view(16, 1, 1, 1).expand(16, 1, 32, 32)
-    train = partial(train_vae, images, GREY, pipeline.eye_net().eval())
+    train = partial(train_vae, images, GREY, pipeline.perceptual_net().eval())
     whole = [loss for _, loss in train(tmp_path / "whole")]
     part = train(tmp_path / "cut")
     for _ in range(7):
@@ -261,7 +264,7 @@ def test_the_autoencoder_learns_and_resumes(tmp_path):
     a, b = (load_vae(tmp_path / k / "vae").state_dict() for k in ("whole", "cut"))
     assert all(torch.equal(a[k], b[k]) for k in a) and whole[-1] < whole[0]
     with pytest.raises(ValueError, match="autoencoder of another recipe"):
-        next(train_vae(images, VAERecipe(), pipeline.eye_net(), tmp_path / "cut"))
+        next(train_vae(images, VAERecipe(), pipeline.perceptual_net(), tmp_path / "cut"))
 
 
 def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):

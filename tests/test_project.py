@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -161,6 +162,38 @@ def test_nothing_names_a_place_that_others_do_not_have():
         if name.endswith((".py", ".md", ".toml", ".yml", ".txt", ".ipynb", "Makefile", "run")):
             found = re.search(r"(?<![\w.])/(home|root|work|Users)/\w+|file:///", (ROOT / name).read_text())
             assert name == "tests/test_project.py" or not found, f"{name}: {found}"
+
+
+def test_the_wheel_samples_from_an_empty_folder_by_the_name_of_a_shipped_network(tmp_path):
+    """The wheel as setuptools builds it, unpacked beside this environment's libraries; nothing of the clone is used."""
+    pip, empty = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"], tmp_path / "empty"
+    empty.mkdir()
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+    packages = {p.parent.name for p in (tmp_path / "site").glob("*/__init__.py")}
+    assert packages == {"imf_lite", "toy_experiments"}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    code = (
+        "import imf_lite, toy_experiments.tables as t; t.read_table(t.RESULTS / 'digits.csv'); print(imf_lite.__file__)"
+    )
+    where = [sys.executable, "-c", code]
+    found = subprocess.run(where, cwd=empty, env=environment, capture_output=True, text=True, check=True).stdout
+    assert found.startswith(str(tmp_path / "site"))
+    command = [
+        sys.executable,
+        "-m",
+        "imf_lite.cli",
+        "sample",
+        "--weights",
+        "fashion_imf",
+        "--omega",
+        "2",
+        "--rows",
+        "1",
+    ]
+    subprocess.run(command, cwd=empty, env=environment, check=True, capture_output=True)
+    assert Image.open(empty / "samples" / "fashion_imf-nfe1-omega2-seed0.png").size == (640, 64)
 
 
 def test_every_documented_command_works(tmp_path, monkeypatch, capsys):

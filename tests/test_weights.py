@@ -255,3 +255,23 @@ def test_half_precision_files_are_half_the_size(tmp_path):
     loaded = weights.from_pretrained(tmp_path / "half")
     assert sizes[1] < 0.6 * sizes[0] and next(loaded.parameters()).dtype == torch.float32
     assert_close(loaded.state_dict(), net.state_dict(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fashion_imf", "fashion_mf_plain"])
+def test_shipped_networks_have_names_which_win_over_the_hub(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "hf_hub_download", lambda *_: pytest.fail("asked the Hub"))
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, "weights")
+    assert f"\n{name} " in "\n" + capsys.readouterr().out
+    assert weights.read_notes(name)["recipe"]["name"] == name
+    run(monkeypatch, "sample", "--weights", name, "--rows", 1, "--classes", "dress", "bag")
+    assert Image.open(tmp_path / "samples" / f"{name}-nfe1-seed0.png").size == (128, 64)
+
+
+def test_a_name_that_is_nowhere_lists_what_ships(monkeypatch):
+    def offline(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(loading, "hf_hub_download", offline)
+    with pytest.raises(ValueError, match=r"What ships with the package: fashion_fm_plain, fashion_imf"):
+        weights.load("fashion_inf")

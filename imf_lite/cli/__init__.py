@@ -1,4 +1,4 @@
-"""The imf-lite command: prepare, train, sample, evaluate, search, export, recipes. One file a command.
+"""The imf-lite command: prepare, train, sample, evaluate, search, export, recipes, weights. One file a command.
 
 A file holds the command's options, a dataclass, and the function that does the work and imports what it needs
 only then, so that help and usage errors come at once. May import: everything.
@@ -10,7 +10,7 @@ import sys
 
 import tyro
 
-from . import evaluate, export, prepare, recipes, sample, search, train
+from . import evaluate, export, lists, prepare, sample, search, train
 
 COMMANDS = {
     "prepare": (prepare.Prepare, prepare.prepare),
@@ -19,7 +19,8 @@ COMMANDS = {
     "evaluate": (evaluate.Evaluate, evaluate.evaluate),
     "search": (search.Search, search.search),
     "export": (export.Export, export.export),
-    "recipes": (recipes.Recipes, recipes.recipes),
+    "recipes": (lists.Recipes, lists.recipes),
+    "weights": (lists.Weights, lists.weights),
 }
 """the options and the work of each command"""
 

@@ -69,6 +69,28 @@ def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, 
     return net, weights.read_notes(options.weights)
 
 
+def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> tuple[int, ...] | None:
+    """Classes by number or name as numbers; without any the first ten, and None where the network knows none.
+
+    Raises ValueError for a class that the network does not know.
+    """
+    from ..data import fashion
+
+    if net.num_classes is None and not words:
+        return None
+    known = fashion.CLASSES if notes.get("recipe", {}).get("data") == "fashion" else notes.get("classes", ())
+    number = {name: k for k, name in enumerate(known)}
+    count = net.num_classes or 0
+    numbers = []
+    for word in words or map(str, range(min(10, count))):
+        k = number.get(word, int(word) if word.isdecimal() else count)
+        if k >= count:
+            names = f" They are called {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else ""
+            raise ValueError(f"there is no class {word!r}: this network knows classes 0 to {count - 1}.{names}")
+        numbers.append(k)
+    return tuple(numbers)
+
+
 def sampler(options: NetworkOptions) -> Callable:
     """How the network samples: flow matching steps along v, all others along u."""
     from ..sampling import sample

@@ -19,8 +19,9 @@ class Prepare:
     """Encode a data set's images by an autoencoder, once; again, it resumes. Under torchrun, on all GPUs."""
 
     source: tyro.conf.Positional[str]
-    """fashion (torchvision's download or Debian's package), or a folder with train/CLASS/*.JPEG, and perhaps
-    test/CLASS/*.JPEG"""
+    """fashion (torchvision's download or Debian's package); a folder with CLASS/*.jpg, or with train/CLASS/*.jpg and,
+    perhaps, test/ or val/ beside it; ImageNet's ILSVRC2012_img_train.tar; a folder of webdataset or parquet shards, or
+    of images without classes. As with ADM and torchvision, EXIF orientation is ignored and transparency dropped"""
     vae: str | None = None
     """autoencoder: stabilityai/sd-vae-ft-mse (default), or a local folder; fashion has its own"""
     out: Path | None = None
@@ -51,23 +52,24 @@ def prepare(options: Prepare) -> None:
 
     ranks, source, vae = distributed.init(), options.source, options.vae
     device = pick_device(options.device or ranks.device())
-    splits = {"train": "train", "test": "test"}
+    splits: dict[str, sources.Source]
     if source == "fashion":
-        make, vae = sources.Fashion, vae or "fashion"
+        vae, name = vae or "fashion", source
+        splits = {"train": sources.Fashion("train"), "test": sources.Fashion("test")}
     else:
-        # ImageNet's own test folder holds images of no class
-        existing = [split for split in splits if split == "train" or any(Path(source).glob(f"{split}/*/"))]
-        splits = {split: Path(source) / split for split in existing}
-        make, vae = partial(sources.Folder, size=options.size), vae or "stabilityai/sd-vae-ft-mse"
-    out = options.out or data_folder() / "latents" / Path(source).name
-    opened = {split: make(root) for split, root in splits.items()}
+        vae, name = vae or "stabilityai/sd-vae-ft-mse", Path(source).resolve().name.removesuffix(".tar")
+        splits = sources.open_splits(source, options.size)
+    out = options.out or data_folder() / "latents" / name
+    if ranks.first:
+        print("; ".join(f"{split}: {len(images):,} images" for split, images in splits.items()))
+        print(name_classes(splits["train"].classes))
     net, features = load_vae(vae).to(device), None
     if options.extractor:
         from ..evaluation.extractors import extract  # torch-fidelity takes seconds to import
 
         weights = options.extractor_weights
         features = options.extractor, partial(extract, extractor=options.extractor, weights=weights, device=device)
-    for split, images in opened.items():
+    for split, images in splits.items():
         steps = preparation.prepare(
             images, net, vae, out / split, features, options.batch, options.workers, device, bf16=options.bf16,
             ranks=ranks,
@@ -75,6 +77,14 @@ def prepare(options: Prepare) -> None:
         show_progress(steps, split, ranks.first)
     if ranks.first:
         print(f"done: {out}")
+
+
+def name_classes(classes: list[str], most: int = 12) -> str:
+    """The classes with their numbers, the first and last of many."""
+    numbered = [f"{k} {name}" for k, name in enumerate(classes)]
+    if len(numbered) > most:
+        numbered[most - 2 : -1] = ["..."]
+    return f"{len(classes)} classes: {', '.join(numbered)}" if classes else "no classes: the images lie in no folders"
 
 
 def show_progress(steps: Iterator[Progress], title: str, first: bool = True) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .options import NetworkOptions, guidance_name, latent_space, load_network, sampler
+from .options import NetworkOptions, class_numbers, guidance_name, latent_space, load_network, sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,8 @@ class Sample(NetworkOptions):
     """guidance scale, at least 1, of a guided network; default 1"""
     interval: tuple[float, float] | None = None
     """the times in which it acts; default 0 1"""
-    classes: tuple[int, ...] | None = None
-    """the columns; default: the first ten classes"""
+    classes: tuple[str, ...] | None = None
+    """the columns, by number or name; default: the first ten classes"""
     rows: int = 10
     """samples of each class"""
     seed: int = 0
@@ -38,9 +38,8 @@ def sample(options: Sample) -> None:
     from ..sampling import generate
 
     net, notes = load_network(options, options.device)
-    classes, nfe, rows = options.classes, options.nfe, options.rows
-    if net.num_classes is not None:
-        classes = classes or tuple(range(min(10, net.num_classes)))
+    nfe, rows = options.nfe, options.rows
+    classes = class_numbers(options.classes, net, notes)
     columns = len(classes or range(10))
     omega, interval = options.omega, options.interval
     x, _ = generate(net, rows * columns, nfe, options.seed, sampler(options), 100, omega, interval, classes)

@@ -45,12 +45,14 @@ class Split:
 
 
 class Data(NamedTuple):
-    """A data set: two splits, the number of classes (None: unlabelled), and what its latents are (None: pixels)."""
+    """A data set: two splits, the number of classes (None: unlabelled), what its latents are (None: pixels), and the
+    names of its classes, where they have any."""
 
     train: Split | LatentSplit
     held_out: Split | LatentSplit | None
     num_classes: int | None
     latents: Latents | None = None
+    classes: tuple[str, ...] = ()
 
 
 def load(name: str, normalisation: Normalisation = "imf") -> Data:
@@ -60,12 +62,12 @@ def load(name: str, normalisation: Normalisation = "imf") -> Data:
     """
     if name == "digits":
         train, held_out, num_classes = digits.load()
-        return Data(Split(*train), Split(*held_out), num_classes)
+        return Data(Split(*train), Split(*held_out), num_classes, classes=tuple(map(str, range(num_classes))))
     folder = data_folder() / "latents" / name if name in PREPARED else Path(name)
     if name not in PREPARED and not folder.is_dir():
         raise ValueError(
             f"no data set named {name!r}; there is: digits, {', '.join(PREPARED)}, or a folder of prepared latents."
         )
-    train, num_classes = cache.load(folder / "train", normalisation)
-    held_out = cache.load(folder / "test", normalisation)[0] if (folder / "test").exists() else None
-    return Data(train, held_out, num_classes, train.latents)
+    latents, classes = cache.load(folder / "train", normalisation)
+    test = cache.load(folder / "test", normalisation)[0] if (folder / "test").exists() else None
+    return Data(latents, test, len(classes) or None, latents.latents, tuple(classes))

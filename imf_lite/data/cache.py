@@ -31,8 +31,8 @@ class LatentSplit:
     """(N, 2C, h, w), on disk"""
     rows: np.ndarray
     """(M,) rows that hold an image"""
-    y: Tensor
-    """(M,) labels"""
+    y: Tensor | None
+    """(M,) labels; None: the images have no classes"""
     latents: Latents
 
     def __len__(self) -> int:
@@ -43,15 +43,18 @@ class LatentSplit:
         """Shape of one sample."""
         return (self.moments.shape[1] // 2, *self.moments.shape[2:])
 
-    def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
         """Latents (B, C, h, w) and labels (B,) at `indices`; the seeds decide the draw from the posterior."""
         mean, std = torch.from_numpy(self.moments[self.rows[indices]]).chunk(2, dim=1)
         drawn = mean + std * torch.randn(mean.shape, generator=generator("cpu", *seeds))
-        return self.latents.normalise(drawn), self.y[indices]
+        return self.latents.normalise(drawn), None if self.y is None else self.y[indices]
 
 
-def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit, int]:
-    """A prepared split and its number of classes. Raises ValueError where it is missing, unfinished or damaged."""
+def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit, list[str]]:
+    """A prepared split and the names of its classes, none for unlabelled images.
+
+    Raises ValueError where it is missing, unfinished or damaged.
+    """
     folder = Path(folder)
     if not (folder / "meta.json").exists():
         state = (
@@ -65,8 +68,13 @@ def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit,
     labels = np.array(open_array(folder, "labels.i64", header))
     rows = np.flatnonzero(labels >= 0)
     latents = latent_space(normalisation, header["vae"], meta["fitted"])
-    split = LatentSplit(open_array(folder, "moments.f32", header), rows, torch.from_numpy(labels[rows]), latents)
-    return split, len(header["classes"])
+    split = LatentSplit(
+        open_array(folder, "moments.f32", header),
+        rows,
+        torch.from_numpy(labels[rows]) if header["classes"] else None,
+        latents,
+    )
+    return split, header["classes"]
 
 
 def verify(folder: str | Path) -> None:

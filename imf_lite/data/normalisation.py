@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -44,11 +44,6 @@ class Latents:
         return torch.cat([to_uint8(vae.decode(part).sample) for part in self.denormalise(z).split(batch)])
 
 
-def to_images(latents: dict | None) -> Callable[[Tensor], Tensor]:
-    """How samples become uint8 images: by an autoencoder, described as in a run's run.json, or as pixels (None)."""
-    return Latents(**latents).images if latents else to_uint8
-
-
 def latent_space(normalisation: Normalisation, vae: str, fitted: dict[str, list[float]] | None = None) -> Latents:
     """The latents of an autoencoder under a normalisation by name. Raises ValueError where it cannot be meant."""
     if normalisation == "fitted" and fitted is None:
@@ -61,7 +56,25 @@ def latent_space(normalisation: Normalisation, vae: str, fitted: dict[str, list[
             f"normalisation {normalisation!r} is for {len(mean)} channels, the latents have {len(fitted['mean'])}: "
             "choose 'fitted'."
         )
+    if fitted is not None and normalisation != "fitted" and foreign(fitted):
+        numbers = "; ".join(
+            f"{name} {', '.join(f'{x:.2f}' for x in fitted[name])} for {', '.join(f'{x:.2f}' for x in constants)}"
+            for name, constants in zip(("mean", "std"), CONSTANTS["imf"], strict=True)
+        )
+        warnings.warn(
+            f"normalisation {normalisation!r} is made for sd-vae-ft-mse on ImageNet, but these latents are others "
+            f"({numbers}): choose 'fitted'.",
+            stacklevel=3,
+        )
     return Latents(vae, tuple(mean), tuple(std))
+
+
+def foreign(fitted: dict[str, list[float]], tolerance: float = 0.5) -> bool:
+    """Whether fitted numbers are far from those of sd-vae-ft-mse's latents of ImageNet, in units of its deviations."""
+    pairs = zip(fitted["mean"], fitted["std"], *CONSTANTS["imf"], strict=True)
+    return any(
+        abs(m - mean) > tolerance * std or not 1 - tolerance < s / std < 1 + tolerance for m, s, mean, std in pairs
+    )
 
 
 def channels(values: tuple[float, ...], like: Tensor) -> Tensor:

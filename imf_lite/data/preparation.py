@@ -45,8 +45,7 @@ def prepare(
     Raises ValueError for a cache of something else, a disk too small, or one that fills up.
     """
     out, total, ranks = Path(out), len(source), ranks or distributed.init()
-    if vae.config.in_channels != source.shape[0]:
-        raise ValueError(f"{vae_name} encodes {vae.config.in_channels} channels; the images have {source.shape[0]}.")
+    check_shape(vae, vae_name, source.shape)
 
     def arrays(images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
         rows = {"moments.f32": encode(vae, images, device, bf16), "labels.i64": labels.numpy()}
@@ -85,6 +84,15 @@ def prepare(
         finish(out, header, corrupt)
     while not (out / "meta.json").exists():  # at full scale longer than ranks wait for each other
         time.sleep(1)
+
+
+def check_shape(vae, vae_name: str, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError for images that the autoencoder does not encode."""
+    if vae.config.in_channels != shape[0]:
+        raise ValueError(f"{vae_name} encodes {vae.config.in_channels} channels; the images have {shape[0]}.")
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if shape[1] < factor or shape[1] % factor:
+        raise ValueError(f"size = {shape[1]}: {vae_name} encodes images whose side is a multiple of {factor}.")
 
 
 def encode_batch(loaded: tuple | None, arrays: Callable) -> tuple | None:

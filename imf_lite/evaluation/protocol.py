@@ -17,7 +17,7 @@ from ..system import distributed
 from ..system.distributed import Ranks
 from .extractors import features_and_logits
 from .metrics import compare
-from .references import Reference
+from .references import Reference, check_reference
 
 
 def evaluate(
@@ -36,6 +36,10 @@ def evaluate(
         raise ValueError(f"n = {n} is not a multiple of {net.num_classes} classes: it must hold equally many of each.")
     ranks = ranks or distributed.init()
     device, outputs = next(net.parameters()).device, []
+    blank = images(torch.zeros(1, *net.shape, device=device))  # the reference is checked before a sample is made
+    check_reference(
+        real, features_and_logits(blank, extractor, extractor_weights, device=device)[0].shape[1], extractor
+    )
     turns = slice(ranks.rank, None, ranks.size)
     for k, (x, _) in enumerate(blocks(net, n, steps, seed, sampler, batch, omega, interval, None, turns, each=True)):
         outputs.append(features_and_logits(images(x), extractor, extractor_weights, device=device))

@@ -10,10 +10,17 @@ from torch import Tensor, nn
 
 from ..configs import NetConfig
 from ..networks import Network, build
+from .shipped import networks
 
 
 def find(name: str | Path, file: str) -> Path:
-    """A file of a folder, or of a Hub repository (downloaded once). Raises ValueError saying where to get it."""
+    """A file of a folder, of a network that ships with the package, or of a Hub repository (downloaded once).
+
+    Raises ValueError saying where to get it.
+    """
+    shipped = networks()
+    if not Path(name).exists() and str(name) in shipped:
+        return shipped[str(name)].folder / file
     if Path(name).is_dir():
         path = Path(name) / file
         if not path.exists():
@@ -24,7 +31,8 @@ def find(name: str | Path, file: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
         raise ValueError(
             f"{name}/{file} is no file here, and cannot be fetched from the Hub ({type(error).__name__}). With "
-            f"network: `hf download {name} {file}`; then give the path of the file."
+            f"network: `hf download {name} {file}`; then give the path of the file. What ships with the package: "
+            f"{', '.join(shipped)}."
         ) from error
 
 

@@ -58,6 +58,7 @@ def write_run_file(recipe: Recipe, out: Path, data: Data, net: Network) -> None:
         "recipe": fields,
         "shape": data.train.shape,
         "num_classes": data.num_classes,
+        "classes": list(data.classes),
         "latents": data.latents and asdict(data.latents),
         "parameters": sum(p.numel() for p in net.parameters()),
         "device": str(next(net.parameters()).device),

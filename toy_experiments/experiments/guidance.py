@@ -43,7 +43,7 @@ def recipe(network: str, seed: int = 0, steps: int = 2000) -> Recipe:
 
 
 def run(job: tuple[int, str], steps: int, folder: Path) -> list[dict]:
-    """Train one network (a finished run is taken as it is) and measure it wherever it can be settings."""
+    """Train one network (a finished run is taken as it is) and measure it at every setting that it takes."""
     torch.set_num_threads(1)
     seed, network = job
     out = folder / f"{network.replace(' ', '-')}-{seed}"

@@ -48,8 +48,8 @@ them: the paper's number (**quoted**), what was measured here, where that is che
 Written by `python -m toy_experiments.report.claims` from `toy_experiments/results`; a test fails when this file differs
 from what that writes. `make claims` runs every experiment behind it again (about three hours on two CPU cores), `make
 fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*:
-"same" if losses, draws, guidance and objective are those that were measured, or give the same first 20 updates of every
-kind of run (`python -m toy_experiments.report.behaviour`). "Not checked here yet" means what it says.
+"same" if the method, the networks and their configurations are those that were measured, or give the same first 20
+updates of every kind of run (`python -m toy_experiments.report.behaviour`). "Not checked here yet" means what it says.
 *At full scale*: `papermill notebooks/08_imagenet_256.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
 the recipe that is named.
 

@@ -1,0 +1,136 @@
+"""Options that several commands share, and what they mean: a trained network, how its samples become images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..data.normalisation import Latents
+    from ..evaluation.references import Reference
+    from ..networks import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """A trained network, of a run or of a file."""
+
+    run: Path | None = None
+    """folder of a trained run"""
+    weights: str | None = None
+    """or: a released file (iMF-XL-2.pth), a folder of save_pretrained, or either's Hub name"""
+    ema: int = 0
+    """which of a run's averages, where its recipe has more_emas"""
+    size: int | None = None
+    """side of what a released network makes; default: 32, of the latents of 256 x 256 images"""
+    vae: str | None = None
+    """autoencoder of latents, e.g. stabilityai/sd-vae-ft-mse, or a folder; default: the one that the network's data
+    was prepared with"""
+    latents: Literal["imf", "mf"] = "imf"
+    """whose normalisation of latents a released network learnt; others say it themselves"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(NetworkOptions):
+    """How samples are measured."""
+
+    nfe: int = 1
+    """network evaluations a sample, that is, steps"""
+    batch: int = 250
+    """samples made at once, against a reference"""
+    reference: str | None = None
+    """statistics of real images: an .npz (mu, sigma), or a folder of latents prepared with --extractor; default for
+    imagenet: latents/imagenet/train in the data folder"""
+    extractor_weights: str | None = None
+    """file of the extractor's weights; default: torch-fidelity downloads it"""
+    device: str | None = None
+    """cuda, mps or cpu; default: the best there is"""
+
+
+def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, dict]:
+    """The network and what is known of it: run.json and the step of a run, the notes of a file.
+
+    Raises ValueError unless exactly one network is named.
+    """
+    from .. import training
+    from ..pretrained import weights
+    from ..system.devices import pick_device
+    from ..training import checkpoint
+
+    if (options.run is None) == (options.weights is None):
+        raise ValueError("say which network: either --run FOLDER or --weights FILE.")
+    if options.run is not None:
+        step = {"step": checkpoint.step_of(options.run / "checkpoints")}
+        return training.load_network(options.run, device, options.ema), training.read_run(options.run) | step
+    net = weights.load(options.weights, options.size).to(pick_device(device))
+    return net, weights.read_notes(options.weights)
+
+
+def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> tuple[int, ...] | None:
+    """Classes by number or name as numbers; without any the first ten, and None where the network knows none.
+
+    Raises ValueError for a class that the network does not know.
+    """
+    from ..data import fashion
+
+    if net.num_classes is None and not words:
+        return None
+    known = fashion.CLASSES if notes.get("recipe", {}).get("data") == "fashion" else notes.get("classes", ())
+    number = {name: k for k, name in enumerate(known)}
+    count = net.num_classes or 0
+    numbers = []
+    for word in words or map(str, range(min(10, count))):
+        k = number.get(word, int(word) if word.isdecimal() else count)
+        if k >= count:
+            names = f" They are called {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else ""
+            raise ValueError(f"there is no class {word!r}: this network knows classes 0 to {count - 1}.{names}")
+        numbers.append(k)
+    return tuple(numbers)
+
+
+def sampler(options: NetworkOptions) -> Callable:
+    """How the network samples: flow matching steps along v, all others along u."""
+    from ..sampling import sample
+    from ..training import sampler_of
+
+    return sampler_of(options.run) if options.run else sample
+
+
+def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents | None:
+    """The latents that a network makes; None: pixels."""
+    from ..data import normalisation
+
+    if described := notes.get("latents"):
+        return replace(normalisation.Latents(**described), **({"vae": options.vae} if options.vae else {}))
+    return normalisation.latent_space(options.latents, options.vae or "") if net.shape[0] == 4 else None
+
+
+def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
+    """How a network's samples become uint8 images. Raises ValueError for latents without an autoencoder."""
+    from ..data.autoencoder import load_vae
+    from ..data.images import to_uint8
+
+    space = latent_space(net, notes, options)
+    if space is None:
+        return to_uint8
+    if not space.vae:
+        raise ValueError("this network makes latents: say which autoencoder they are of, --vae FOLDER.")
+    return partial(space.images, vae=load_vae(space.vae).to(next(net.parameters()).device))
+
+
+def load_reference(reference: str | None, notes: dict, extractor: str) -> Reference:
+    """What samples are compared with: the statistics given, or those of the images that a network learnt."""
+    from ..evaluation import references
+    from ..system.paths import data_folder
+
+    name = notes.get("recipe", {}).get("data", "imagenet")
+    return references.load_reference(reference or data_folder() / "latents" / name / "train", extractor)
+
+
+def guidance_name(omega: float | None, interval: tuple[float, float] | None) -> str:
+    """Guidance as a part of a file's name."""
+    scale = "" if omega is None else f"-omega{omega:g}"
+    return scale + ("" if interval is None else "-interval{:g}-{:g}".format(*interval))

@@ -1,0 +1,101 @@
+"""imf-lite prepare: encode a data set as latents, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+if TYPE_CHECKING:
+    from ..data.preparation import Progress
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Encode a data set's images by an autoencoder, once; again, it resumes. Under torchrun, on all GPUs."""
+
+    source: tyro.conf.Positional[str]
+    """fashion (torchvision's download or Debian's package); a folder with CLASS/*.jpg, or with train/CLASS/*.jpg and,
+    perhaps, test/ or val/ beside it; ImageNet's ILSVRC2012_img_train.tar; a folder of webdataset or parquet shards, or
+    of images without classes. As with ADM and torchvision, EXIF orientation is ignored and transparency dropped"""
+    vae: str | None = None
+    """autoencoder: stabilityai/sd-vae-ft-mse (default), or a local folder; fashion has its own"""
+    out: Path | None = None
+    """folder of the latents; default: latents/SOURCE in the data folder"""
+    size: int = 256
+    """side to which a folder's images are cropped"""
+    extractor: str | None = None
+    """keep features and their statistics too, by digits, fashion or one of torch-fidelity"""
+    extractor_weights: str | None = None
+    """file of that extractor's weights; default: torch-fidelity downloads it"""
+    batch: int = 64
+    """images encoded at once"""
+    workers: int = 2
+    """processes that read images"""
+    bf16: bool = False
+    """encode in bfloat16"""
+    device: str | None = None
+    """cuda, mps or cpu; default: the best there is"""
+
+
+def prepare(options: Prepare) -> None:
+    """Encode both splits of a source into the data folder."""
+    from ..data import preparation, sources
+    from ..data.autoencoder import load_vae
+    from ..system import distributed
+    from ..system.devices import pick_device
+    from ..system.paths import data_folder
+
+    ranks, source, vae = distributed.init(), options.source, options.vae
+    device = pick_device(options.device or ranks.device())
+    splits: dict[str, sources.Source]
+    if source == "fashion":
+        vae, name = vae or "fashion", source
+        splits = {"train": sources.Fashion("train"), "test": sources.Fashion("test")}
+    else:
+        vae, name = vae or "stabilityai/sd-vae-ft-mse", Path(source).resolve().name.removesuffix(".tar")
+        splits = sources.open_splits(source, options.size)
+    out = options.out or data_folder() / "latents" / name
+    if ranks.first:
+        print("; ".join(f"{split}: {len(images):,} images" for split, images in splits.items()))
+        print(name_classes(splits["train"].classes))
+    net, features = load_vae(vae).to(device), None
+    if options.extractor:
+        from ..evaluation.extractors import extract  # torch-fidelity takes seconds to import
+
+        weights = options.extractor_weights
+        features = options.extractor, partial(extract, extractor=options.extractor, weights=weights, device=device)
+    for split, images in splits.items():
+        steps = preparation.prepare(
+            images, net, vae, out / split, features, options.batch, options.workers, device, bf16=options.bf16,
+            ranks=ranks,
+        )  # fmt: skip
+        show_progress(steps, split, ranks.first)
+    if ranks.first:
+        print(f"done: {out}")
+
+
+def name_classes(classes: list[str], most: int = 12) -> str:
+    """The classes with their numbers, the first and last of many."""
+    numbered = [f"{k} {name}" for k, name in enumerate(classes)]
+    if len(numbered) > most:
+        numbered[most - 2 : -1] = ["..."]
+    return f"{len(classes)} classes: {', '.join(numbered)}" if classes else "no classes: the images lie in no folders"
+
+
+def show_progress(steps: Iterator[Progress], title: str, first: bool = True) -> None:
+    """Run a preparation under a progress bar (on the first rank), and list the images that could not be read."""
+    from tqdm import tqdm
+
+    corrupt: list[tuple[str, str]] = []
+    with tqdm(unit="image", desc=title, disable=not first) as bar:
+        for step in steps:
+            bar.total, corrupt = step.total, step.corrupt
+            bar.update(step.read - bar.n)
+            bar.set_postfix(corrupt=len(corrupt))
+    for name, error in corrupt:
+        print(f"could not be read, left out: {name} ({error})")

@@ -1,0 +1,59 @@
+"""imf-lite sample: draw samples as one picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .options import NetworkOptions, class_numbers, guidance_name, latent_space, load_network, sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(NetworkOptions):
+    """Draw samples of a run or of trained weights, one class a column: a PNG, or latents as .npy without a VAE."""
+
+    out: Path | None = None
+    """the file; default: named after the request, in RUN/samples or samples"""
+    nfe: int = 1
+    """network evaluations a sample, that is, steps"""
+    omega: float | None = None
+    """guidance scale, at least 1, of a guided network; default 1"""
+    interval: tuple[float, float] | None = None
+    """the times in which it acts; default 0 1"""
+    classes: tuple[str, ...] | None = None
+    """the columns, by number or name; default: the first ten classes"""
+    rows: int = 10
+    """samples of each class"""
+    seed: int = 0
+    """of the noise"""
+    device: str | None = None
+    """cuda, mps or cpu; default: the best there is"""
+
+
+def sample(options: Sample) -> None:
+    """Draw the samples and write them as one file."""
+    import numpy as np
+
+    from ..data.images import grid, save_png, to_uint8
+    from ..sampling import generate
+
+    net, notes = load_network(options, options.device)
+    nfe, rows = options.nfe, options.rows
+    classes = class_numbers(options.classes, net, notes)
+    columns = len(classes or range(10))
+    omega, interval = options.omega, options.interval
+    x, _ = generate(net, rows * columns, nfe, options.seed, sampler(options), 100, omega, interval, classes)
+    name = "" if options.weights is None else f"{Path(options.weights).stem}-"
+    name += f"nfe{nfe}{guidance_name(omega, interval)}-seed{options.seed}"
+    out = options.out or (options.run or Path(".")) / "samples" / name
+    space = latent_space(net, notes, options)
+    if space is not None and not space.vae:
+        out = out.with_name(out.name.removesuffix(".npy") + ".npy")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.save(out, space.denormalise(x).cpu().numpy())
+        print(f"{len(x)} raw latents, class by class in turn, at {nfe} NFE: {out} (give --vae for images)")
+        return
+    images = to_uint8(x) if space is None else space.images(x)
+    out = out.with_name(out.name.removesuffix(".png") + ".png")
+    save_png(out, grid(images, columns), zoom=max(1, 64 // images.shape[-1]))
+    print(f"{rows} x {columns} samples at {nfe} NFE: {out}")

@@ -1,0 +1,150 @@
+"""imf-lite train: train a recipe, or resume it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Union
+
+import tyro
+
+from ..recipes import RECIPES, Recipe
+from .options import NetworkOptions, load_network, load_reference, to_images
+
+if TYPE_CHECKING:
+    from ..system.distributed import Ranks
+
+AnyRecipe = Union[  # noqa: UP007 (built at run time)
+    tuple(
+        Annotated[
+            Recipe,
+            tyro.conf.subcommand(name, default=recipe(), description=recipe.__doc__, prefix_name=False),
+        ]
+        for name, recipe in RECIPES.items()
+    )
+]
+
+
+@dataclass(frozen=True)
+class FIDOptions:
+    """How FID is measured while training: one step, against the prepared images' statistics or others."""
+
+    n: int = 5000
+    """samples"""
+    omega: float = 7.5
+    """guidance scale, of guided networks"""
+    interval: tuple[float, float] = (0.4, 0.65)
+    """in which it acts"""
+    reference: str | None = None
+    """as for evaluate"""
+    extractor: str = "inception-v3-compat"
+    """as for evaluate"""
+    extractor_weights: str | None = None
+    """as for evaluate"""
+    batch: int = 250
+    """samples made at once"""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe; the same command again resumes. Under torchrun, on all GPUs."""
+
+    recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")]
+    """which run; `imf-lite train digits_imf --help` lists the fields that can be changed"""
+    out: Path | None = None
+    """folder of the run; default runs/NAME-seedN"""
+    device: str | None = None
+    """cuda, mps or cpu; default: the best there is"""
+    compile: bool = False
+    """torch.compile the loss: minutes once, then faster; for long runs"""
+    fid_every: int = 0
+    """updates between two measurements of one-step FID, kept in OUT/fid.jsonl (a multiple of save-every; the last
+    checkpoint is measured, too); 0: none"""
+    fid: FIDOptions = FIDOptions()
+    """how it is measured"""
+
+
+def train(options: Train) -> None:
+    """Train with a progress bar, TensorBoard, the recipe's band, and FID on the way where it is asked for."""
+    from .. import training
+    from ..system import distributed
+
+    recipe, ranks = options.recipe, distributed.init()
+    out = options.out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
+    if options.fid_every % recipe.save_every:
+        raise ValueError(
+            f"fid_every = {options.fid_every}: FID is that of a checkpoint, written every {recipe.save_every}."
+        )
+    device = options.device or ranks.device()
+    records = training.train(recipe, out, device=device, compile=options.compile, ranks=ranks)
+    measure = partial(measure_newest, out, recipe.steps, options.fid_every, options.fid, device, ranks)
+    if ranks.first:
+        report(records, recipe, out, device, ranks, measure)
+    else:
+        for _ in records:
+            measure()
+        measure()
+
+
+def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks, measure) -> None:
+    """Follow a run: progress bar, TensorBoard, warnings of the band, FID."""
+    from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
+    from tqdm import tqdm
+
+    from ..system.devices import pick_device
+    from ..training import bands, checkpoint
+
+    count = f"{ranks.size} x " if ranks.size > 1 else ""
+    print(f"{recipe.name} on {count}{pick_device(device)}: {recipe.steps} updates of {recipe.batch} samples, in {out}")
+    watch = bands.Watch(recipe)
+    if watch.band or bands.exists(recipe):
+        print("its first updates are compared with its band" if watch.band else "the recipe is changed: no band for it")
+    board = None
+    with tqdm(total=recipe.steps, unit="update") as bar:
+        for record in records:
+            bar.update(record.step - bar.n)
+            bar.set_postfix(raw_u_neq=record.raw_u_neq, grad_norm=record.grad_norm, refresh=False)
+            board = board or SummaryWriter(out / "tensorboard", purge_step=record.step)
+            for name, value in record._asdict().items():
+                if isinstance(value, float):
+                    board.add_scalar(name, value, record.step)
+            if warning := watch(record._asdict()):
+                bar.write(warning)
+            measure()
+    measure()
+    if board:
+        board.close()
+    print(f"done: {checkpoint.latest(out / 'checkpoints')}")
+
+
+def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device: str | None, ranks: Ranks) -> None:
+    """Measure a run's newest checkpoint if its turn (or the last) has come and it was not measured yet; all ranks
+    take part."""
+    if not every:
+        return
+    from .. import training
+    from ..evaluation.protocol import evaluate
+    from ..system.files import write_text
+    from ..training import checkpoint
+
+    path = out / "fid.jsonl"
+    step = ranks.broadcast(checkpoint.step_of(out / "checkpoints"))
+    if step == 0 or (step % every and step != last):
+        return
+    lines = path.read_text().splitlines() if path.exists() else []
+    if step in ranks.broadcast([json.loads(line)["step"] for line in lines]):
+        return
+    of_run = NetworkOptions(run=out)
+    net, notes = load_network(of_run, device)
+    guidance = {} if net.guided == "no" else {"omega": options.omega}
+    guidance |= {"interval": options.interval} if net.guided == "interval" else {}
+    scores = evaluate(
+        net, to_images(net, notes, of_run), load_reference(options.reference, notes, options.extractor),
+        options.extractor, options.extractor_weights, 1, options.n, sampler=training.sampler_of(out),
+        batch=options.batch, ranks=ranks, **guidance,
+    )  # fmt: skip
+    if scores:
+        row = {"step": step, **guidance, "fid": scores["fid"], "inception_score": scores["inception_score"]}
+        write_text(path, "\n".join([*lines, json.dumps(row | {"n": options.n})]) + "\n")

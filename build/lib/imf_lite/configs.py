@@ -1,0 +1,179 @@
+"""Every choice that a run is made of, as frozen dataclasses: networks, draws, guidance, and the published sizes.
+
+Nothing here imports torch, so the command line can list, complete and check configurations at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Method = Literal["fm", "mf", "imf"]
+"""flow matching, MeanFlow, improved MeanFlow"""
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""of matrix products; tf32 concerns CUDA; bf16 the trained and the guidance forwards, the slope stays fp32"""
+
+Guided = Literal["no", "omega", "interval"]
+"""which guidance a network takes as input: none; omega; or omega and the interval [t_min, t_max]"""
+
+Normalisation = Literal["imf", "mf", "fitted"]
+"""how latents are scaled: iMF's constants per channel, Stable Diffusion's factor (MF), or fitted to the data"""
+
+OMEGA_MAX = 8.0
+"""guidance scales are drawn from [1, OMEGA_MAX] in training (iMF, appendix A)"""
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """A residual MLP over the flattened sample."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: int = 256
+    """width of the residual stream"""
+    depth: int = 6
+    """residual blocks from input to u"""
+    time_scale: float = 30.0
+    """largest frequency, in radians, at which t, t - r and the guidance are seen"""
+    guided: Guided = "no"
+    """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
+    v_depth: int | None = None
+    """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """What both transformers have in common; the defaults are the size B/2."""
+
+    width: int = 768
+    """width of a token"""
+    depth: int = 12
+    """blocks from input to u"""
+    heads: int = 12
+    """attention heads"""
+    patch: int = 2
+    """side of a patch"""
+    v_depth: int | None = None
+    """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
+    guided: Guided = "no"
+    """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"width {self.width} over {self.heads} heads: each head needs an even width, and all of them the whole."
+            )
+
+
+@dataclass(frozen=True)
+class DiTConfig(TransformerConfig):
+    """The in-context DiT; the defaults are iMF-B/2, whose v-branch is 8 blocks deep (iMF, appendix A)."""
+
+    kind: Literal["dit"] = "dit"
+    class_tokens: int = 8
+    omega_tokens: int = 4
+    interval_tokens: int = 2
+    """tokens each for t_min and t_max"""
+    time_tokens: int = 4
+    modern: bool = True
+    """SwiGLU, RMSNorm, rotary positions, no biases, norms on q and k, and their initial weights; else those of DiT, for
+    the ablation (the norm before the last layer stays RMSNorm)"""
+
+
+@dataclass(frozen=True)
+class AdaLNConfig(TransformerConfig):
+    """The adaLN-zero DiT; the defaults are MF's B/2. v-branch and guidance inputs are for iMF's ablation."""
+
+    kind: Literal["adaln"] = "adaln"
+
+
+NetConfig = MLPConfig | DiTConfig | AdaLNConfig
+NET_CONFIGS: dict[str, type[NetConfig]] = {"mlp": MLPConfig, "dit": DiTConfig, "adaln": AdaLNConfig}
+
+
+@dataclass(frozen=True)
+class DrawConfig:
+    """How times, dropped labels and guidance are drawn (MF appendix A, iMF appendix A)."""
+
+    times: Literal["logit_normal", "uniform"] = "logit_normal"
+    """distribution of the two times whose larger is t and whose smaller is r"""
+    p_mean: float = -0.4
+    """mean of the logit-normal, before the sigmoid"""
+    p_std: float = 1.0
+    """standard deviation of the logit-normal, before the sigmoid"""
+    p_r_neq_t: float = 0.5
+    """share of rows with r < t: 0.5 in iMF, 0.25 in MF, 0 is flow matching"""
+    class_dropout: float = 0.0
+    """expected share of rows that lose their label"""
+    dropout: Literal["first", "independent"] = "first"
+    """which rows lose it: the first of the batch (the reference code; mostly rows with r = t, so that "no class" is
+    learnt as a velocity, not to be sampled from in one step), or each by a coin of its own"""
+    omega_beta: float = 1.0
+    """power of the density of omega, proportional to omega^-beta on [1, 8]; larger means weaker guidance"""
+
+    def __post_init__(self) -> None:
+        for name in ("p_r_neq_t", "class_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"draws.{name} = {getattr(self, name)}; it is a share: choose a value in [0, 1].")
+        if self.dropout not in ("first", "independent"):
+            raise ValueError(f"draws.dropout = {self.dropout!r}; choose 'first' or 'independent'.")
+        if self.times not in ("logit_normal", "uniform"):
+            raise ValueError(f"draws.times = {self.times!r}; choose 'logit_normal' or 'uniform'.")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """MF's guidance, one scale for good; its effective scale is omega / (1 - kappa) (MF, section 4.2)."""
+
+    omega: float = 1.0
+    """weight of the conditional velocity e - x"""
+    kappa: float = 0.0
+    """weight of the predicted velocity of the class, in [0, 1)"""
+    t_start: float = 0.0
+    t_end: float = 1.0
+    """guidance acts where t_start <= t <= t_end"""
+    kind: Literal["fixed"] = "fixed"
+
+    def __post_init__(self) -> None:
+        if not (self.omega > 0 and 0 <= self.kappa < 1 and 0 <= self.t_start <= self.t_end <= 1):
+            raise ValueError(f"{self}: omega must be positive, kappa in [0, 1), 0 <= t_start <= t_end <= 1.")
+
+
+@dataclass(frozen=True)
+class Flexible:
+    """iMF's guidance: omega and its interval are drawn in training and inputs ever after (iMF, section 4.2)."""
+
+    v_u_omega: Literal["one", "same"] = "one"
+    """the omega that v_u is told: 1 in the released code, that of v_c in the paper's algorithm"""
+    kind: Literal["flexible"] = "flexible"
+
+    def __post_init__(self) -> None:
+        if self.v_u_omega not in ("one", "same"):
+            raise ValueError(f"guidance.v_u_omega = {self.v_u_omega!r}; choose 'one' or 'same'.")
+
+
+def mf_net(depth: int, width: int, heads: int, patch: int = 2) -> AdaLNConfig:
+    """MF's transformer of a size (MF, table 4)."""
+    return AdaLNConfig(width=width, depth=depth, heads=heads, patch=patch)
+
+
+def imf_net(depth: int, width: int, heads: int, v_depth: int | None = 8) -> DiTConfig:
+    """iMF's transformer of a size, guided, with the v-branch that training needs (iMF, appendix A)."""
+    return DiTConfig(width=width, depth=depth, heads=heads, v_depth=v_depth, guided="interval")
+
+
+PRESETS: dict[str, AdaLNConfig | DiTConfig] = {
+    "mf_tiny": mf_net(4, 64, 4),
+    "mf_s4": mf_net(12, 384, 6, 4),
+    "mf_b4": mf_net(12, 768, 12, 4),
+    "mf_b2": mf_net(12, 768, 12),
+    "mf_m2": mf_net(16, 1024, 16),
+    "mf_l2": mf_net(24, 1024, 16),
+    "mf_xl2": mf_net(28, 1152, 16),
+    "imf_tiny": imf_net(4, 64, 4, v_depth=2),
+    "imf_b2": imf_net(12, 768, 12),
+    "imf_m2": imf_net(24, 768, 12),
+    "imf_l2": imf_net(32, 1024, 16),
+    "imf_xl2": imf_net(48, 1024, 16),
+}
+"""networks by name: the published sizes, on 4 x 32 x 32 latents with 1,000 classes, and tiny ones for a CPU"""

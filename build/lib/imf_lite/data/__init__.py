@@ -1,0 +1,73 @@
+"""Data sets, by name. A run reads len(split), split.shape, split.y and split.batch(indices, *seeds) of any of them.
+
+May import: configs, system, and the method's checks (conditions). Knows nothing of networks or training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..conditions import check_data
+from ..configs import Normalisation
+from ..system.paths import data_folder
+from . import cache, digits
+from .cache import LatentSplit
+from .normalisation import Latents
+
+PREPARED = ("fashion", "imagenet")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples x (N, ...), floating point, about [-1, 1]; labels y (N,) or None. All in memory."""
+
+    x: Tensor
+    y: Tensor | None
+
+    def __post_init__(self) -> None:
+        check_data("x", self.x)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
+        """The samples and labels at `indices` (B,); nothing in them is random."""
+        return self.x[indices], None if self.y is None else self.y[indices]
+
+
+class Data(NamedTuple):
+    """A data set: two splits, the number of classes (None: unlabelled), what its latents are (None: pixels), and the
+    names of its classes, where they have any."""
+
+    train: Split | LatentSplit
+    held_out: Split | LatentSplit | None
+    num_classes: int | None
+    latents: Latents | None = None
+    classes: tuple[str, ...] = ()
+
+
+def load(name: str, normalisation: Normalisation = "imf") -> Data:
+    """A data set by name: digits; fashion or imagenet, prepared in the data folder; or a folder of prepared latents.
+
+    Raises ValueError for an unknown name, or latents that are not prepared.
+    """
+    if name == "digits":
+        train, held_out, num_classes = digits.load()
+        return Data(Split(*train), Split(*held_out), num_classes, classes=tuple(map(str, range(num_classes))))
+    folder = data_folder() / "latents" / name if name in PREPARED else Path(name)
+    if name not in PREPARED and not folder.is_dir():
+        raise ValueError(
+            f"no data set named {name!r}; there is: digits, {', '.join(PREPARED)}, or a folder of prepared latents."
+        )
+    latents, classes = cache.load(folder / "train", normalisation)
+    test = cache.load(folder / "test", normalisation)[0] if (folder / "test").exists() else None
+    return Data(latents, test, len(classes) or None, latents.latents, tuple(classes))

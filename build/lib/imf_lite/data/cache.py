@@ -1,0 +1,105 @@
+"""A cache of an autoencoder's moments: mean and standard deviation of every image's latents, memory-mapped.
+
+A folder of moments.f32 (N, 2C, h, w), labels.i64 (N,), perhaps features.f32 (N, F), and meta.json, which is
+written last: a folder without it is unfinished, and `prepare` goes on with it. The moments are raw, as the
+autoencoder gives them; a recipe says how they are normalised. An image that could not be read has label -1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..configs import Normalisation
+from ..system.files import sha256
+from ..system.rng import generator
+from .normalisation import Latents, latent_space
+
+DTYPES = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
+
+
+@dataclass(frozen=True)
+class LatentSplit:
+    """A prepared split: each batch is drawn from the posterior afresh, then normalised."""
+
+    moments: np.ndarray
+    """(N, 2C, h, w), on disk"""
+    rows: np.ndarray
+    """(M,) rows that hold an image"""
+    y: Tensor | None
+    """(M,) labels; None: the images have no classes"""
+    latents: Latents
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return (self.moments.shape[1] // 2, *self.moments.shape[2:])
+
+    def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
+        """Latents (B, C, h, w) and labels (B,) at `indices`; the seeds decide the draw from the posterior."""
+        mean, std = torch.from_numpy(self.moments[self.rows[indices]]).chunk(2, dim=1)
+        drawn = mean + std * torch.randn(mean.shape, generator=generator("cpu", *seeds))
+        return self.latents.normalise(drawn), None if self.y is None else self.y[indices]
+
+
+def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit, list[str]]:
+    """A prepared split and the names of its classes, none for unlabelled images.
+
+    Raises ValueError where it is missing, unfinished or damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "meta.json").exists():
+        state = (
+            "is unfinished: run the same `imf-lite prepare` again"
+            if (folder / "state.json").exists()
+            else ("holds no latents: `imf-lite prepare --help` says how to make them")
+        )
+        raise ValueError(f"{folder} {state}.")
+    meta = json.loads((folder / "meta.json").read_text())
+    header = meta["about"]
+    labels = np.array(open_array(folder, "labels.i64", header))
+    rows = np.flatnonzero(labels >= 0)
+    latents = latent_space(normalisation, header["vae"], meta["fitted"])
+    split = LatentSplit(
+        open_array(folder, "moments.f32", header),
+        rows,
+        torch.from_numpy(labels[rows]) if header["classes"] else None,
+        latents,
+    )
+    return split, header["classes"]
+
+
+def verify(folder: str | Path) -> None:
+    """Read everything again. Raises ValueError for files that are not what was written."""
+    folder = Path(folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    if wrong := [name for name, sha in meta["sha256"].items() if sha256(folder / name) != sha]:
+        raise ValueError(
+            f"{folder}: {', '.join(wrong)} changed since they were written: delete the folder, prepare again."
+        )
+
+
+def open_array(folder: Path, name: str, header: dict) -> np.ndarray:
+    """One array of a cache, read-only, from disk. Raises ValueError for a file of the wrong size."""
+    shape, expected = (header["count"], *header["arrays"][name]), header["count"] * row_bytes(name, header)
+    if (size := file_size(folder, name)) != expected:
+        raise ValueError(f"{folder / name} has {size} bytes, not {expected}: delete the folder and prepare it again.")
+    return np.memmap(folder / name, DTYPES[name[-3:]], "r", shape=shape)
+
+
+def row_bytes(name: str, header: dict) -> int:
+    """Bytes of one row of an array."""
+    return int(np.prod(header["arrays"][name])) * DTYPES[name[-3:]].itemsize
+
+
+def file_size(folder: Path, name: str) -> int:
+    """Bytes of an array's file; 0 where there is none."""
+    return (folder / name).stat().st_size if (folder / name).exists() else 0

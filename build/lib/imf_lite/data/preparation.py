@@ -1,0 +1,222 @@
+"""Writing the cache of latents: encode every image once, resumably, on one process or several."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..system import distributed
+from ..system.distributed import Ranks
+from ..system.files import digest, sha256, write_text
+from .cache import file_size, open_array, row_bytes
+from .sources import Readable, Source
+
+CHUNK = 4096
+
+
+class Progress(NamedTuple):
+    """After a batch: images read, of how many, and (name, error) of those that could not be."""
+
+    read: int
+    total: int
+    corrupt: list[tuple[str, str]]
+
+
+def prepare(
+    source: Source, vae, vae_name: str, out: str | Path, features: tuple[str, Callable[[Tensor], Tensor]] | None = None,
+    batch: int = 64, workers: int = 0, device: str = "cpu", save_every: int = 50, bf16: bool = False,
+    ranks: Ranks | None = None,
+) -> Iterator[Progress]:  # fmt: skip
+    """Encode a source into the cache `out`, yielding after each batch; the same call again resumes.
+
+    vae: diffusers' AutoencoderKL, called vae_name. features: (name, function) of the uint8 images, (B, F), to be
+    kept too, with mean and covariance as statistics.npz. bf16: encode in bfloat16. ranks: default: those that
+    torchrun started; they take batches in turn, and the first one writes; it alone yields.
+    Raises ValueError for a cache of something else, a disk too small, or one that fills up.
+    """
+    out, total, ranks = Path(out), len(source), ranks or distributed.init()
+    check_shape(vae, vae_name, source.shape)
+
+    def arrays(images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        rows = {"moments.f32": encode(vae, images, device, bf16), "labels.i64": labels.numpy()}
+        return rows | ({"features.f32": features[1](images).float().numpy()} if features else {})
+
+    example = arrays(torch.zeros(1, *source.shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    header = {
+        "source": source.description,
+        "count": total,
+        "shape": list(source.shape),
+        "vae": vae_name,
+        "vae_sha256": digest({k: v.cpu() for k, v in vae.state_dict().items()}),
+        "extractor": features[0] if features else None,
+        "classes": source.classes,
+        "arrays": {name: list(array.shape[1:]) for name, array in example.items()},
+    } | ({"precision": "bf16"} if bf16 else {})
+    read, corrupt = ranks.broadcast(begin(out, header) if ranks.first else None)
+    if read is None:
+        return
+    check_disk(out, (total - read) * sum(array.nbytes for array in example.values()))
+    batches = [range(first, min(first + batch, total)) for first in range(read, total, batch)]
+    loader = iter(DataLoader(Readable(source), batch_sampler=batches[ranks.rank :: ranks.size], num_workers=workers))
+    with Writer(out, list(example) if ranks.first else []) as writer:
+        for k in range(0, len(batches), ranks.size):
+            for index, rows, errors in filter(None, ranks.gather_objects(encode_batch(next(loader, None), arrays))):
+                writer.write(int(index[0]), rows)
+                corrupt += [(source.name(int(i)), e) for i, e in zip(index, errors, strict=True) if e]
+                read = int(index[-1]) + 1
+            if not ranks.first:
+                continue
+            if k // ranks.size % save_every == save_every - 1 or read == total:
+                writer.sync()  # first the rows, then the note that they are there
+                write_state(out, header, read, corrupt)
+            yield Progress(read, total, corrupt)
+    if ranks.first:
+        finish(out, header, corrupt)
+    while not (out / "meta.json").exists():  # at full scale longer than ranks wait for each other
+        time.sleep(1)
+
+
+def check_shape(vae, vae_name: str, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError for images that the autoencoder does not encode."""
+    if vae.config.in_channels != shape[0]:
+        raise ValueError(f"{vae_name} encodes {vae.config.in_channels} channels; the images have {shape[0]}.")
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if shape[1] < factor or shape[1] % factor:
+        raise ValueError(f"size = {shape[1]}: {vae_name} encodes images whose side is a multiple of {factor}.")
+
+
+def encode_batch(loaded: tuple | None, arrays: Callable) -> tuple | None:
+    """One batch as it is written: indices, arrays and errors. None where a rank has none left."""
+    if loaded is None:
+        return None
+    index, images, labels, errors = loaded
+    return index, arrays(images, labels), errors
+
+
+class Writer:
+    """Writes rows of a cache's arrays at their places. Raises ValueError where the disk takes no more."""
+
+    def __init__(self, out: Path, names: list[str]):
+        self.out = out
+        self.files = {name: open(out / name, "r+b", buffering=0) for name in names}  # noqa: SIM115
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def write(self, first: int, arrays: dict[str, np.ndarray]) -> None:
+        """Rows from `first` on."""
+        try:
+            for name, array in arrays.items():
+                raw = np.ascontiguousarray(array).tobytes()
+                self.files[name].seek(first * (len(raw) // len(array)))
+                if self.files[name].write(raw) != len(raw):
+                    raise OSError("the disk is full")
+        except OSError as error:
+            raise ValueError(
+                f"{self.out} cannot be written ({error}): make room, then run the same command again."
+            ) from error
+
+    def sync(self) -> None:
+        """Bring all rows to the disk."""
+        for file in self.files.values():
+            os.fsync(file.fileno())
+
+
+@torch.no_grad()
+def encode(vae, images: Tensor, device: str = "cpu", bf16: bool = False) -> np.ndarray:
+    """Posterior mean and standard deviation (B, 2C, h, w) of uint8 images (B, 1 or 3, H, W)."""
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+        posterior = vae.encode(images.to(device).float() / 127.5 - 1).latent_dist
+    return torch.cat([posterior.mean, posterior.std], dim=1).float().cpu().numpy()
+
+
+def begin(out: Path, header: dict) -> tuple[int | None, list]:
+    """(rows there already, corrupt ones so far); None rows: it is finished. Raises ValueError for another cache."""
+    for name in ("meta.json", "state.json"):
+        if (out / name).exists():
+            stored = json.loads((out / name).read_text())
+            before = stored["about"]
+            if differ := [k for k in {**header, **before} if before.get(k) != header.get(k)]:
+                changes = ", ".join(f"{k} was {before.get(k)!r}, is {header.get(k)!r}" for k in differ)
+                raise ValueError(
+                    f"{out} is a cache of something else ({changes}): choose another folder, or delete it."
+                )
+            if name == "meta.json":
+                return None, stored["corrupt"]
+            for array in header["arrays"]:
+                if file_size(out, array) < stored["read"] * row_bytes(array, header):
+                    raise ValueError(f"{out / array} is shorter than it was: delete the folder and prepare it again.")
+            return stored["read"], [tuple(c) for c in stored["corrupt"]]
+    out.mkdir(parents=True, exist_ok=True)
+    for name in header["arrays"]:
+        (out / name).write_bytes(b"")
+    write_state(out, header, 0, [])
+    return 0, []
+
+
+def write_state(out: Path, header: dict, read: int, corrupt: list) -> None:
+    """Note how far the cache is."""
+    write_text(out / "state.json", json.dumps({"about": header, "read": read, "corrupt": corrupt}))
+
+
+def finish(out: Path, header: dict, corrupt: list) -> None:
+    """Statistics, checksums, then meta.json, which makes the cache valid."""
+    split = {name: open_array(out, name, header) for name in header["arrays"]}
+    rows = np.flatnonzero(split["labels.i64"] >= 0)
+    if not len(rows):
+        raise ValueError(f"no image of {header['source']} could be read; the first: {corrupt[0]}.")
+    mean, std = fit(split["moments.f32"], rows)
+    if "features.f32" in split:
+        np.savez(out / "statistics.npz", **statistics(split["features.f32"], rows))
+    meta = {
+        "about": header,
+        "corrupt": corrupt,
+        "fitted": {"mean": mean, "std": std},
+        "sha256": {name: sha256(out / name) for name in header["arrays"]},
+    }
+    write_text(out / "meta.json", json.dumps(meta, indent=1))
+    (out / "state.json").unlink(missing_ok=True)
+
+
+def fit(moments: np.ndarray, rows: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of the latents, posterior noise included."""
+    channels, total = moments.shape[1] // 2, 0
+    first, second = np.zeros(channels), np.zeros(channels)
+    for part in np.array_split(rows, max(1, len(rows) // CHUNK)):
+        mean, std = np.split(moments[part].astype(np.float64), 2, axis=1)
+        first += mean.sum((0, 2, 3))
+        second += (mean**2 + std**2).sum((0, 2, 3))
+        total += mean[:, 0].size
+    return (first / total).tolist(), np.sqrt(second / total - (first / total) ** 2).tolist()
+
+
+def statistics(features: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean (F,) and covariance (F, F) of features (N, F) in float64, a chunk at a time."""
+    parts = np.array_split(rows, max(1, len(rows) // CHUNK))
+    mu = sum(features[part].sum(0, dtype=np.float64) for part in parts) / len(rows)
+    centred = (features[part].astype(np.float64) - mu for part in parts)
+    return {"mu": mu, "sigma": sum(c.T @ c for c in centred) / (len(rows) - 1)}
+
+
+def check_disk(out: Path, need: int) -> None:
+    """Raise ValueError where the disk has less room than the cache will take."""
+    free = shutil.disk_usage(out).free
+    if free < 1.02 * need:
+        raise ValueError(
+            f"{out} needs {need / 1e9:.2f} GB more, and its disk has {free / 1e9:.2f} GB free: "
+            "make room or choose another folder (--out)."
+        )

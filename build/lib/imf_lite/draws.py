@@ -1,0 +1,72 @@
+"""Everything that is random in a training step, drawn at once, as data.
+
+What follows the draws is deterministic: two losses, or two machines, can be given the same ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .conditions import check_data
+from .configs import OMEGA_MAX, DrawConfig, Guided
+
+
+class Draws(NamedTuple):
+    """One batch. Shapes: x, e (B, ...); t, r (B, 1, ..., 1); y, drop, omega, t_min, t_max (B,) or None.
+
+    n_eq: the first n_eq rows have r = t; nothing is promised about the others.
+    """
+
+    x: Tensor
+    e: Tensor
+    y: Tensor | None
+    t: Tensor
+    r: Tensor
+    drop: Tensor | None
+    omega: Tensor | None
+    t_min: Tensor | None
+    t_max: Tensor | None
+    n_eq: int
+
+
+def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, guided: Guided = "no") -> Draws:
+    """Draw noise, times, dropped labels and, for a guided network, omega and interval.
+
+    x (B, ...) data, y (B,) labels. Guidance is drawn last: the rest is the same with and without it.
+    A fixed count of rows, the first B - round(B * p_r_neq_t), gets r = t; they keep the larger of
+    their two times (iMF's reference code). Raises ValueError for integer data or mismatched labels.
+    """
+    check_data("x", x)
+    B = len(x)
+    if y is not None and y.shape != (B,):
+        raise ValueError(f"y has shape {tuple(y.shape)}, but x holds {B} samples: labels must be ({B},).")
+    e = torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
+    if config.times == "uniform":
+        pair = torch.rand(2, B, generator=g, device=x.device)
+    else:
+        pair = torch.randn(2, B, generator=g, device=x.device).mul(config.p_std).add(config.p_mean).sigmoid()
+    t, r = (s.view(B, *[1] * (x.ndim - 1)) for s in (pair.amax(0), pair.amin(0)))
+    n_eq = B - round(B * config.p_r_neq_t)
+    r = torch.cat([t[:n_eq], r[n_eq:]])
+    drop = torch.rand(B, generator=g, device=x.device) < config.class_dropout
+    row = torch.arange(B, device=x.device)
+    if config.dropout == "first":
+        drop = row < drop.sum()  # as many: a binomial count
+    omega = t_min = t_max = None
+    if guided != "no":
+        omega = power_law(torch.rand(B, generator=g, device=x.device), config.omega_beta)
+    if guided == "interval":
+        ends = 0.5 * torch.rand(2, B, generator=g, device=x.device)
+        t_min, t_max = ends[0].where(row >= n_eq, 0.0), (0.5 + ends[1]).where(row >= n_eq, 1.0)
+    return Draws(x, e, y, t, r, None if y is None else drop, omega, t_min, t_max, n_eq)
+
+
+def power_law(uniform: Tensor, beta: float) -> Tensor:
+    """omega in [1, 8] of density proportional to omega^-beta, by inverting its distribution (iMF, appendix A)."""
+    if beta == 1:
+        return OMEGA_MAX**uniform
+    k = 1 - beta
+    return (1 + uniform * (OMEGA_MAX**k - 1)) ** (1 / k)

@@ -1,0 +1,138 @@
+"""Evaluators: a network's samples against a data set's held-out images, with floor, classes and nearest neighbours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data import Data
+from ..data.images import to_uint8
+from ..sampling import generate, sample
+from ..system.files import read_tensors
+from .classifiers import CLASSIFIERS
+from .extractors import extract
+from .metrics import compare, floor, nearest
+from .references import from_features
+
+
+class Evaluator:
+    """Measures networks against the held-out split of a data set of pixels.
+
+    Args:
+        data: the data set; its held-out images are the reference, its training images are what samples may have copied.
+        extractor, weights, device: see `extractors.extract`.
+    """
+
+    images = staticmethod(to_uint8)
+    """how a network's samples become uint8 images"""
+
+    def __init__(
+        self, data: Data, extractor: str = "digits", weights: str | None = None, device: torch.device | str = "cpu"
+    ):
+        self.data, self.extractor, self.weights, self.device = data, extractor, weights, device
+        self.reference = to_uint8(data.held_out.x)
+        self.real = from_features(self.extract(self.reference), f"held-out split, {len(self.reference)} images")
+        self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
+        self.floor = cache(self.floor)
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Features of uint8 images."""
+        return extract(images, self.extractor, self.weights, device=self.device)
+
+    def measure(self, images: Tensor) -> dict[str, float | None]:
+        """The four metrics of uint8 images against the reference."""
+        return compare(self.extract(images), self.real)
+
+    def floor(self, n: int, draws: int = 10) -> dict[str, float]:
+        """What real images score: mean over `draws` pairs of disjoint sets of n and of the reference's size.
+
+        Sets are drawn from both splits and hold equally many of each class, as generated ones do.
+        """
+        images = torch.cat([to_uint8(self.data.train.x), self.reference])
+        return floor(self.extract(images), self.pooled_labels(), n, len(self.reference), draws)
+
+    def pooled_labels(self) -> Tensor:
+        """Labels of both splits; zeros where the data set has none."""
+        splits = (self.data.train, self.data.held_out)
+        return torch.cat([torch.zeros(len(s.x), dtype=torch.int64) if s.y is None else s.y for s in splits])
+
+    def __call__(
+        self, net, steps: int = 1, n: int = 1000, seed: int = 0, sampler=sample, omega: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> dict:  # fmt: skip
+        """Generate n samples, equally many of each class, and measure them; the result states its protocol."""
+        x, y = generate(net, n, steps, seed, sampler, omega=omega, interval=interval)
+        images = self.images(x).cpu()
+        scores, floor = self.measure(images), self.floor(n)
+        result = scores | {
+            "fid_over_floor": scores["fid"] / floor["fid"],
+            "floor": floor,
+            **self.classifier_agreement(images, y),
+            **self.nearest_neighbours(images),
+            "protocol": {
+                "n": n,
+                "nfe": steps,
+                "sampler": sampler.__name__,
+                "seed": seed,
+                "omega": omega,
+                "interval": interval,
+                "labels": "equally many of each class",
+                "reference": self.real.description,
+                "extractor": self.extractor,
+                "extractor_checksum": self.checksum,
+                "uint8": "clip, then round",
+            },
+        }
+        return result
+
+    def classifier_agreement(self, images: Tensor, y: Tensor | None) -> dict[str, float | None]:
+        """What the classifier says of the classes asked for, if there is one: how often it agrees, and how surely."""
+        if self.classifier is None or y is None:
+            return {"agreement": None, "log_prob": None}
+        log_p = torch.cat([self.classifier(part)[1].log_softmax(1) for part in images.split(500)])
+        return {
+            "agreement": float((log_p.argmax(1) == y.cpu()).float().mean()),
+            "log_prob": float(log_p.gather(1, y.cpu()[:, None]).mean()),
+        }
+
+    def nearest_neighbours(self, images: Tensor) -> dict[str, float]:
+        """Distances to the nearest training image, of samples and of held-out images."""
+        train = to_uint8(self.data.train.x)
+        return {"nearest_train": nearest(images, train), "nearest_train_of_real": nearest(self.reference, train)}
+
+
+class StoredEvaluator(Evaluator):
+    """Measures networks of latents against stored features, with no data set at hand.
+
+    Args:
+        folder: holds reference.safetensors (features of the real images) and floors.json.
+        images: how a network's samples become uint8 images.
+        extractor, weights, device: see `extractors.extract`.
+    """
+
+    def __init__(
+        self, folder: str | Path, images: Callable[[Tensor], Tensor], extractor: str, weights: str | None = None,
+        device: torch.device | str = "cpu",
+    ):  # fmt: skip
+        self.images, self.extractor, self.weights, self.device = images, extractor, weights, device
+        if not (Path(folder) / "reference.safetensors").exists():
+            raise ValueError(f"{folder} holds no reference.safetensors: it ships with the package, or `make fashion`.")
+        tensors, _ = read_tensors(Path(folder) / "reference.safetensors")
+        stored = json.loads((Path(folder) / "floors.json").read_text())
+        self.real, self.floors = from_features(tensors["features"].float(), stored["about"]), stored["floors"]
+        self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
+
+    def floor(self, n: int) -> dict[str, float]:
+        """What n real images score, as it was measured. Raises ValueError where it was not."""
+        if str(n) not in self.floors:
+            raise ValueError(f"what real images score was measured for n = {', '.join(self.floors)}, not {n}.")
+        return self.floors[str(n)]
+
+    def nearest_neighbours(self, images: Tensor) -> dict[str, float]:
+        """Nothing: the training images are not here."""
+        return {}

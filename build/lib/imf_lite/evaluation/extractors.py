@@ -1,0 +1,110 @@
+"""Feature extractors for FID, by name: torch-fidelity's own, and small classifiers registered beside them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+from torch_fidelity.utils import create_feature_extractor
+
+from .classifiers import CLASSIFIERS, Classifier
+
+
+def extract(
+    images: Tensor, extractor: str = "digits", weights: str | None = None, batch: int = 500,
+    device: torch.device | str = "cpu",
+) -> Tensor:  # fmt: skip
+    """Features (N, F), on the CPU, of uint8 images (N, C, H, W).
+
+    extractor: "digits", "fashion", or any name that torch-fidelity knows, e.g. "inception-v3-compat", whose
+    file `weights` is (default: torch-fidelity downloads it). batch: images seen at once. device: where.
+    Raises ValueError for images of another dtype.
+    """
+    return features_and_logits(images, extractor, weights, batch, device)[0]
+
+
+def features_and_logits(
+    images: Tensor, extractor: str = "digits", weights: str | None = None, batch: int = 500,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Features (N, F) as `extract`, and the logits (N, K) that an Inception Score is made of."""
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; "
+            "FID is measured on uint8 (N, C, H, W): convert with to_uint8."
+        )
+    device = torch.device(device) if torch.device(device).type == "cuda" else torch.device("cpu")
+    net = load_extractor(extractor, weights, str(device))
+    outputs = [net(part.to(device)) for part in images.split(batch)]
+    features, logits = (torch.cat([layers[k].cpu() for layers in outputs]) for k in (0, -1))
+    return features, logits
+
+
+@cache
+def load_extractor(extractor: str, weights: str | None, device: str):
+    """torch-fidelity's extractor with the layers that FID and Inception Score read, loaded once."""
+    if extractor not in FEATURE_EXTRACTORS_REGISTRY:
+        raise ValueError(f"no extractor {extractor!r}; there is: {', '.join(FEATURE_EXTRACTORS_REGISTRY)}.")
+    of = FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric
+    layers = list(dict.fromkeys((of("fid"), of("isc"))))  # one and the same with CLIP
+    try:
+        net = create_feature_extractor(
+            extractor, layers, cuda=False, feature_extractor_weights_path=weights, verbose=False
+        )
+    except OSError as error:
+        raise ValueError(
+            f"the weights of {extractor} cannot be had ({error}): fetch {URL_INCEPTION_V3} (or, for another extractor, "
+            "what torch-fidelity's documentation names), and pass its path as --extractor-weights."
+        ) from error
+    return net.to(device)
+
+
+class ClassifierExtractor(FeatureExtractorBase):
+    """A classifier as torch-fidelity wants it: uint8 (B, 1, size, size) -> features."""
+
+    def __init__(self, name: str, features_list: list[str], **kwargs):
+        super().__init__(name, features_list)
+        self.net, _ = CLASSIFIERS[name]()
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return ("features", "logits")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "features"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    @staticmethod
+    def get_dummy_input_for_compile() -> None:
+        return None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = dict(zip(self.get_provided_features_list(), self.net(images), strict=True))
+        return tuple(outputs[name] for name in self.features_list)
+
+
+class StandIn(ClassifierExtractor):
+    """A fixed random CNN in the place of Inception, for rehearsals: its FIDs compare a pipeline with itself alone."""
+
+    def __init__(self, name: str, features_list: list[str], **kwargs):
+        FeatureExtractorBase.__init__(self, name, features_list)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net = Classifier(32, (8, 16, 16), (0, 1), features=32).eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(F.interpolate(images.float().mean(1, keepdim=True), (32, 32), mode="area"))
+
+
+for _name in CLASSIFIERS:
+    register_feature_extractor(_name, ClassifierExtractor)
+register_feature_extractor("stand-in", StandIn)

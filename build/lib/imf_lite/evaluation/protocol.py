@@ -1,0 +1,72 @@
+"""FID and Inception Score at any scale: samples in batches, shared out over ranks, reduced to features at once.
+
+The result depends neither on the number of ranks nor on the batch: every sample has noise of its own index.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch_fidelity.metric_isc import isc_features_to_metric
+
+from ..sampling import Interval, blocks, sample
+from ..system import distributed
+from ..system.distributed import Ranks
+from .extractors import features_and_logits
+from .metrics import compare
+from .references import Reference, check_reference
+
+
+def evaluate(
+    net, images: Callable[[Tensor], Tensor], real: Reference, extractor: str, extractor_weights: str | None = None,
+    steps: int = 1, n: int = 50_000, seed: int = 0, sampler=sample, omega: float | None = None,
+    interval: Interval | None = None, batch: int = 250, progress: Callable[[int], None] = lambda samples: None,
+    ranks: Ranks | None = None,
+) -> dict | None:  # fmt: skip
+    """FID and Inception Score of n samples, equally many of each class; the result states its protocol.
+
+    images: how samples become uint8 images. batch: samples made at once. progress: is told
+    how many samples were made. ranks: default: those that torchrun started; all take part, the first one has the
+    result, the others None.
+    """
+    if net.num_classes and n % net.num_classes:
+        raise ValueError(f"n = {n} is not a multiple of {net.num_classes} classes: it must hold equally many of each.")
+    ranks = ranks or distributed.init()
+    device, outputs = next(net.parameters()).device, []
+    blank = images(torch.zeros(1, *net.shape, device=device))  # the reference is checked before a sample is made
+    check_reference(
+        real, features_and_logits(blank, extractor, extractor_weights, device=device)[0].shape[1], extractor
+    )
+    turns = slice(ranks.rank, None, ranks.size)
+    for k, (x, _) in enumerate(blocks(net, n, steps, seed, sampler, batch, omega, interval, None, turns, each=True)):
+        outputs.append(features_and_logits(images(x), extractor, extractor_weights, device=device))
+        turn = k * ranks.size * batch
+        progress(min(n, turn + ranks.size * batch) - turn)  # every rank made a batch in this turn
+    everyone = ranks.gather_objects(outputs)
+    if not ranks.first:
+        return None
+    in_turn = [part for turn in itertools.zip_longest(*everyone) for part in turn if part is not None]
+    features, logits = (torch.cat(parts) for parts in zip(*in_turn, strict=True))
+    score = isc_features_to_metric(logits)
+    return compare(features, real) | {
+        "inception_score": score["inception_score_mean"],
+        "inception_score_std": score["inception_score_std"],
+        "protocol": {
+            "n": n,
+            "nfe": steps,
+            "sampler": sampler.__name__,
+            "seed": seed,
+            "batch": batch,
+            "noise": "by sample index, on the CPU",
+            "omega": omega,
+            "interval": interval,
+            "labels": "equally many of each class",
+            "reference": real.description,
+            "extractor": extractor,
+            "extractor_weights": extractor_weights,
+            "uint8": "clip, then round",
+        },
+    }

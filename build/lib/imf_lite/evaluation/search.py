@@ -1,0 +1,30 @@
+"""A search over guidance scales and intervals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+from ..sampling import Interval
+
+
+def search(
+    measure: Callable[..., dict | None], omegas: Sequence[float], intervals: Sequence[Interval], known: Sequence = (),
+) -> Iterator[list[dict]]:  # fmt: skip
+    """Scores over guidance scales and intervals, after each that was tried: rows omega, t_min, t_max, fid,
+    inception_score, best first.
+
+    measure(omega=, interval=) is `evaluate` with all else fixed; on ranks but the first it gives None, and the rows
+    are empty. known: rows of an earlier search of the same, which are not measured again.
+    """
+    rows = list(known)
+    if not omegas or not intervals:
+        raise ValueError("nothing to try: give scales, and beginnings of the interval before its ends.")
+    done = {(row["omega"], row["t_min"], row["t_max"]) for row in rows}
+    for omega, interval in itertools.product(omegas, intervals):
+        if (omega, *interval) in done:
+            continue
+        if (scores := measure(omega=omega, interval=interval)) is not None:
+            setting = {"omega": omega, "t_min": interval[0], "t_max": interval[1]}
+            rows.append(setting | {k: scores[k] for k in ("fid", "inception_score")})
+        yield sorted(rows, key=lambda row: row["fid"])

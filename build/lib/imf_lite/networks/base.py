@@ -1,0 +1,91 @@
+"""The one way in which every network is called."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ..conditions import Cond, check_data, check_guidance, check_labels, check_times
+from ..configs import Guided
+
+Need = Literal["uv", "u", "v"]
+
+
+class Network(nn.Module, ABC):
+    """Average velocity u(z_t, r, t | cond) and, with a v-head, marginal velocity v; both shaped as z.
+
+    A subclass implements `trunk`, `u_branch` and `v_branch`. The v-branch is created last, so that the u-path and its
+    initial weights are the same with and without it.
+
+    Args:
+        config: the network's dataclass; its v_depth says whether there is a v-head, its guided which
+            guidance is an input: "no", "omega", or "interval" (omega, t_min and t_max).
+        shape: shape of one sample, e.g. (1, 8, 8).
+        num_classes: number of classes, or None for an unconditional network.
+    """
+
+    def __init__(self, config, shape: tuple[int, ...], num_classes: int | None):
+        super().__init__()
+        self.config, self.shape, self.num_classes = config, tuple(shape), num_classes
+        self.has_v: bool = config.v_depth is not None
+        self.guided: Guided = config.guided
+
+    def forward(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond(), need: Need = "uv"):
+        """(u, v) at z (B, ...), r and t (B, 1, ..., 1); what is not needed, or not there, is None.
+
+        Raises ValueError for shapes, times, labels or conditions that do not fit this network.
+        """
+        self.check(z, r, t, cond)
+        if need == "v" and not self.has_v:
+            raise ValueError("this network has no v-head: build it with v_depth, or use net.velocity(z, t, cond).")
+        state = self.trunk(z, r, t, cond)
+        u = self.u_branch(*state) if "u" in need else None
+        v = self.v_branch(*state) if "v" in need and self.has_v else None
+        return tuple(None if out is None else out.to(z.dtype) for out in (u, v))  # whatever autocast computed in
+
+    def u(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond()) -> Tensor:
+        """The average velocity alone; the v-branch is not computed."""
+        return self(z, r, t, cond, need="u")[0]
+
+    def v(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond()) -> Tensor:
+        """The v-head alone; the u-branch is not computed."""
+        return self(z, r, t, cond, need="v")[1]
+
+    def velocity(self, z: Tensor, t: Tensor, cond: Cond = Cond()) -> Tensor:
+        """The predicted marginal velocity v_theta(z, t): the v-head at r = t, or the boundary u(z, t, t)."""
+        return self.v(z, t, t, cond) if self.has_v else self.u(z, t, t, cond)
+
+    @abstractmethod
+    def trunk(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> tuple:
+        """What both branches share, and all that they need."""
+
+    @abstractmethod
+    def u_branch(self, *state) -> Tensor:
+        """The average velocity from the trunk's state, shaped as z."""
+
+    @abstractmethod
+    def v_branch(self, *state) -> Tensor:
+        """The v-head from the trunk's state, shaped as z."""
+
+    def check(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> None:
+        """Raise ValueError where the arguments do not fit this network."""
+        check_data("z", z)
+        if z.shape[1:] != self.shape:
+            raise ValueError(f"z holds samples of shape {tuple(z.shape[1:])}; this network was built for {self.shape}.")
+        check_times(z, r, t)
+        omega, interval = self.guided != "no", self.guided == "interval"
+        built = Cond(self.num_classes is not None, omega, interval, interval)
+        for name, c, wanted in zip(Cond._fields, cond, built, strict=True):
+            if wanted and c is None:
+                raise ValueError(
+                    f"this network needs the condition {name}: pass Cond({name}=...) of shape ({len(z)},)."
+                )
+            if c is not None and not wanted:
+                raise ValueError(f"this network was built without the condition {name}: leave it out, or rebuild.")
+            if c is not None and c.shape != (len(z),):
+                raise ValueError(f"condition {name} has shape {tuple(c.shape)}; a batch of {len(z)} needs ({len(z)},).")
+        if cond.y is not None:
+            check_labels(cond.y, self.num_classes)
+        check_guidance(cond)

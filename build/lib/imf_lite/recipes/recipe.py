@@ -1,0 +1,154 @@
+"""A run as data: everything that decides it, in one frozen dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from ..configs import (
+    NET_CONFIGS,
+    DrawConfig,
+    Fixed,
+    Flexible,
+    Method,
+    MLPConfig,
+    NetConfig,
+    Normalisation,
+    Precision,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a run, but the machine."""
+
+    name: str
+    """name of the recipe this came from"""
+    method: Method
+    """fm: flow matching; mf: MeanFlow; imf: improved MeanFlow"""
+    data: str
+    """data set, see imf_lite.data"""
+    net: NetConfig = field(default_factory=MLPConfig)
+    draws: DrawConfig = field(default_factory=DrawConfig)
+    guidance: Fixed | Flexible | None = None
+    """fixed: one scale, learnt; flexible: a scale and interval for the asking; None: no guidance"""
+    normalisation: Normalisation = "imf"
+    """how latents are scaled; pixels are taken as they are"""
+    p: float = 1.0
+    """power of the adaptive weight: 0 is plain L2"""
+    c: float = 0.01
+    """constant of the adaptive weight"""
+    steps: int = 2000
+    """updates"""
+    batch: int = 128
+    """samples an update"""
+    lr: float = 1e-4
+    """learning rate of AdamW, after warm-up"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """decay rates of AdamW's moments"""
+    weight_decay: float = 0.0
+    """decoupled weight decay"""
+    warmup: int = 0
+    """updates over which the learning rate rises linearly from 0"""
+    decay: Literal["constant", "linear"] = "constant"
+    """learning rate besides the warm-up: linear falls from the first update to 0 after the last"""
+    ema: float = 0.9999
+    """decay of the running mean of the weights, which sampling uses"""
+    more_emas: tuple[float, ...] = ()
+    """further decays, kept in the checkpoints"""
+    parts: int = 1
+    """micro-batches that an update is made of; ranks share them, and what one rank has several of it accumulates"""
+    precision: Precision = "fp32"
+    """of matrix products; tf32 concerns CUDA; bf16 the trained and the guidance forwards, the slope stays fp32"""
+    seed: int = 0
+    """of weights, data order and draws"""
+    keep: int = 2
+    """checkpoints kept"""
+    log_every: int = 1
+    """updates between two records"""
+    save_every: int = 1000
+    """updates between two checkpoints"""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "parts", "keep", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1.")
+        if not all(0 <= decay < 1 for decay in (self.ema, *self.more_emas)):
+            raise ValueError(f"ema = {self.ema}, {self.more_emas}; choose decays in [0, 1), e.g. 0.9999.")
+        if self.batch % self.parts:
+            raise ValueError(f"batch = {self.batch} does not fall into parts = {self.parts} of equal size.")
+        if self.precision not in ("fp32", "tf32", "bf16"):
+            raise ValueError(f"precision = {self.precision!r}; choose 'fp32', 'tf32' or 'bf16'.")
+        if self.lr <= 0 or self.warmup < 0 or self.p < 0 or self.c <= 0:
+            raise ValueError(f"lr = {self.lr} and c = {self.c} must be positive, warmup and p not negative.")
+        if self.method not in ("fm", "mf", "imf"):
+            raise ValueError(f"method = {self.method!r}; choose 'fm', 'mf' or 'imf'.")
+        if self.method != "imf" and self.net.v_depth is not None:
+            raise ValueError(f"method {self.method!r} does not train a v-head: set net.v_depth to None.")
+        if self.method == "fm" and self.draws.p_r_neq_t:
+            raise ValueError("flow matching knows r = t only: set draws.p_r_neq_t = 0.")
+        flexible = isinstance(self.guidance, Flexible)
+        if flexible != (self.net.guided != "no"):
+            raise ValueError(
+                f"net.guided = {self.net.guided!r} with guidance = {self.guidance}: flexible guidance needs "
+                "net.guided = 'omega' or 'interval', and nothing else does."
+            )
+        if flexible and self.method != "imf":
+            raise ValueError(f"flexible guidance belongs to method 'imf', not {self.method!r}: use Fixed, or none.")
+        if self.guidance and not self.draws.class_dropout:
+            raise ValueError("guidance needs a network that knows 'no class': set draws.class_dropout, e.g. 0.1.")
+
+    def to_json(self) -> str:
+        """The recipe with every field resolved; from_json reads it back."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """Raises ValueError for unknown fields."""
+        values = json.loads(text)
+        config = NET_CONFIGS[values["net"]["kind"]]
+        values["net"], values["draws"] = override(config(), values["net"]), override(DrawConfig(), values["draws"])
+        if values["guidance"]:
+            kind = {"fixed": Fixed, "flexible": Flexible}[values["guidance"]["kind"]]
+            values["guidance"] = override(kind(), values["guidance"])
+        values |= {k: tuple(values[k]) for k in ("betas", "more_emas") if k in values}
+        return override(Recipe(name="", method="imf", data=""), values)
+
+
+def counterpart(recipe: Recipe, method: Method, guidance: Fixed | None = None) -> Recipe:
+    """The same run by another method: same u-path, initial weights, data order and draws.
+
+    Without iMF's loss there is no guidance as an input; a fixed one may take its place.
+    """
+    changes: dict[str, Any] = {"method": method, "name": recipe.name.replace(recipe.method, method)}
+    if method != "imf":
+        changes |= {"net.v_depth": None, "net.guided": "no", "guidance": guidance}
+    if method == "fm":
+        changes["draws.p_r_neq_t"] = 0.0
+    return override(recipe, changes)
+
+
+def override(config: Any, changes: dict[str, Any]) -> Any:
+    """A copy of a dataclass with some fields changed; "net.width" or {"net": {"width": ...}} reach inside.
+
+    Raises ValueError for an unknown field, naming the nearest known one.
+    """
+    new: dict[str, Any] = {}
+    for key, value in changes.items():
+        head, _, rest = key.partition(".")
+        known = [f.name for f in fields(config)]
+        if head not in known:
+            raise ValueError(f"{type(config).__name__} has no field {head!r}{nearest(head, known)}.")
+        current = new.get(head, getattr(config, head))
+        inside = {rest: value} if rest else value
+        new[head] = override(current, inside) if is_dataclass(current) and isinstance(inside, dict) else value
+    return dataclasses.replace(config, **new)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """'; did you mean ...? Known: ...', for error messages."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" Known: {', '.join(known)}"

@@ -1,0 +1,20 @@
+"""Training: the loop, its records and checkpoints, and the folder of a run.
+
+May import: the method, networks, data, recipes, system. Knows nothing of evaluation or the command line.
+"""
+
+from .loop import NonFiniteError, train
+from .records import Record, read_metrics
+from .runs import fingerprint, images_of, load_network, read_run, sampler_of
+
+__all__ = [
+    "NonFiniteError",
+    "Record",
+    "fingerprint",
+    "images_of",
+    "load_network",
+    "read_metrics",
+    "read_run",
+    "sampler_of",
+    "train",
+]

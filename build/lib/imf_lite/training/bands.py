@@ -1,0 +1,77 @@
+"""Bands: the range of losses and gradient norms in a recipe's first updates over several seeds, to check a run against.
+
+Nobody can afford hundreds of epochs to learn that a set-up is wrong; its first updates say so. A band is
+written by `python -m benchmarks.bands RECIPE`; recipes without one have none yet.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from ..recipes import RECIPES, Recipe
+
+FOLDER = Path(__file__).parent.parent / "pretrained" / "bands"
+WINDOW = 100
+"""updates of which means are compared"""
+WATCHED = ("raw_u_eq", "raw_u_neq", "raw_v_eq", "raw_v_neq", "grad_norm")
+MACHINE = ("seed", "parts", "precision", "keep", "save_every", "more_emas")
+"""fields that may differ from the recipe's own"""
+
+
+def windows(records: list[dict]) -> dict[str, list[float]]:
+    """Means over whole windows of updates of what is watched; without what the method does not have."""
+    means: dict[str, list[float]] = {}
+    last = max((r["step"] for r in records), default=0) // WINDOW
+    for name in WATCHED:
+        parts = [[r[name] for r in records if (r["step"] - 1) // WINDOW == k] for k in range(last)]
+        if parts and all(p and None not in p for p in parts):
+            means[name] = [mean(p) for p in parts]
+    return means
+
+
+def exists(recipe: Recipe) -> bool:
+    """Whether there is a band for the recipe of this name."""
+    return (FOLDER / f"{recipe.name}.json").exists()
+
+
+def load(recipe: Recipe) -> dict | None:
+    """The band of a recipe, {"about", "low": {name: [...]}, "high": {...}}; None if it is changed, or has none yet."""
+    path = FOLDER / f"{recipe.name}.json"
+    if recipe.name not in RECIPES or not path.exists():
+        return None
+    own = RECIPES[recipe.name]()
+    same = replace(recipe, **{name: getattr(own, name) for name in MACHINE}) == own
+    return json.loads(path.read_text()) if same else None
+
+
+class Watch:
+    """Told each record, says when a run leaves its recipe's band: a message, once for each quantity; else None."""
+
+    def __init__(self, recipe: Recipe):
+        self.band, self.recent, self.warned = load(recipe), [], set()
+        self.whole = WINDOW // recipe.log_every
+
+    def __call__(self, record: dict) -> str | None:
+        if self.band is None:
+            return None
+        window = (record["step"] - 1) // WINDOW
+        self.recent = [r for r in self.recent if (r["step"] - 1) // WINDOW == window] + [record]
+        if record["step"] % WINDOW or len(self.recent) < self.whole:  # a resumed run may begin inside a window
+            return None
+        warnings = []
+        for name in self.band["low"].keys() - self.warned:
+            values = [r[name] for r in self.recent if r[name] is not None]
+            if window >= len(self.band["low"][name]) or not values:
+                continue
+            low, high = (self.band[end][name][window] for end in ("low", "high"))
+            if not low <= mean(values) <= high:
+                self.warned.add(name)
+                warnings.append(f"{name} is {mean(values):.4g}, elsewhere it was {low:.4g} to {high:.4g}")
+        if not warnings:
+            return None
+        return (
+            f"updates {window * WINDOW + 1} to {record['step']} are not as they were elsewhere: {'; '.join(warnings)}."
+        )

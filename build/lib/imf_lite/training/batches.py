@@ -1,0 +1,50 @@
+"""Which samples an update sees: the order of the data, micro-batches, and reading one ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+
+from ..data import Data
+from ..recipes import Recipe
+from ..system.rng import generator
+
+ORDER, DRAWS, POSTERIOR = 1, 2, 3
+"""streams of random numbers: the order of the data, a step's draws, the posterior of latents"""
+
+
+def batch(recipe: Recipe, data: Data, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Samples and labels of one micro-batch of an update; they depend on its number, not on the rank that asks."""
+    rows = batch_indices(len(data.train), recipe, step).chunk(recipe.parts)[part]
+    return data.train.batch(rows, recipe.seed, POSTERIOR, part, step)
+
+
+def batch_indices(n: int, recipe: Recipe, step: int) -> torch.Tensor:
+    """Rows of batch `step`: each epoch is a permutation fixed by (seed, epoch), its remainder dropped."""
+    epoch, k = divmod(step, n // recipe.batch)
+    return epoch_order(n, recipe.seed, epoch)[k * recipe.batch : (k + 1) * recipe.batch]
+
+
+@lru_cache(maxsize=1)
+def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of an epoch, kept while it lasts."""
+    return torch.randperm(n, generator=generator("cpu", seed, ORDER, epoch))
+
+
+def ahead(jobs: Iterable[Callable], threaded: bool) -> Iterator:
+    """The jobs' results, in order; threaded: the next job already runs while the device computes."""
+    if not threaded:
+        yield from (job() for job in jobs)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = None
+        for job in jobs:
+            following = pool.submit(job)
+            if coming:
+                yield coming.result()
+            coming = following
+        if coming:
+            yield coming.result()

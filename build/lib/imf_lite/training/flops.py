@@ -1,0 +1,50 @@
+"""Floating-point operations of an update, and the peak rate of known devices."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from .. import guidance
+from ..draws import draw
+from ..networks import build
+from ..objective import Objective
+from ..recipes import Recipe
+
+PEAK = {
+    # dense matrix products, operations a second (NVIDIA's data sheets): fp32, tf32, bf16
+    "V100": {"fp32": 15.7e12},
+    "A100": {"fp32": 19.5e12, "tf32": 156e12, "bf16": 312e12},
+    "L40S": {"fp32": 91.6e12, "tf32": 183e12, "bf16": 362e12},
+    "H100": {"fp32": 67e12, "tf32": 494e12, "bf16": 989e12},
+    "H200": {"fp32": 67e12, "tf32": 494e12, "bf16": 989e12},
+    "B200": {"fp32": 80e12, "tf32": 1100e12, "bf16": 2250e12},
+}
+ROWS = 20  # of the batch that is counted: shares of r = t rows come out whole
+
+
+@cache
+def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -> float:
+    """Operations of an update a training image, guidance, slope and backward included (two for a multiply-add).
+
+    Counted by FlopCounterMode on the meta device: nothing is computed.
+    """
+    with torch.device("meta"):
+        net = build(recipe.net, shape, num_classes)
+    objective = Objective(net, recipe.method, recipe.p, recipe.c, guidance.rule(recipe.method, recipe.guidance))
+    y = None if num_classes is None else torch.zeros(ROWS, dtype=torch.int64)
+    drawn = draw(torch.zeros(ROWS, *shape), y, recipe.draws, torch.Generator().manual_seed(0), recipe.net.guided)
+    drawn = drawn._replace(**{k: v.to("meta") for k, v in drawn._asdict().items() if torch.is_tensor(v)})
+    # written-out attention everywhere: the counter does not know every fused kernel
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        objective(drawn).loss.backward()
+    return counter.get_total_flops() / ROWS
+
+
+def peak(device_name: str, precision: str) -> float | None:
+    """A device's peak by name, e.g. "NVIDIA H100 80GB HBM3"; None where it is not known."""
+    known = next((v for k, v in PEAK.items() if k in device_name), {})
+    return known.get(precision)

@@ -1,0 +1,1 @@
+"""The report: what the stored results say, in words, and whether they still hold. May import: everything."""

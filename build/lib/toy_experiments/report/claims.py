@@ -1,0 +1,256 @@
+"""CLAIMS.md from the result files: python -m toy_experiments.report.claims
+
+One row a claim of the two papers (or of what is reported of them), beside what this project measured.
+Rows that nobody here has checked say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from imf_lite import recipes
+from imf_lite.system import files
+
+from ..tables import RESULTS, read_table
+from . import behaviour
+from .measured import (
+    better,
+    digits_spread,
+    every_omega,
+    fashion_guided,
+    fashion_many,
+    fashion_spread,
+    fashion_steps,
+    fid,
+    input_omega,
+    interval_helps,
+    last,
+    modern_blocks,
+    pick,
+    plane_course,
+    plane_spread,
+    spikes,
+    spread,
+    token_counts,
+    tokens_or_adaln,
+    widths,
+)
+
+OPEN = "not checked here yet"
+HEAD = """# Claims
+
+Each claim of MeanFlow (MF, arXiv 2505.13447) and improved MeanFlow (iMF, arXiv 2512.02012), and of what is reported of
+them: the paper's number (**quoted**), what was measured here, where that is checked, and the command for full scale.
+Written by `python -m toy_experiments.report.claims` from `toy_experiments/results`; a test fails when this file differs
+from what that writes. `make claims` runs every experiment behind it again (about three hours on two CPU cores), `make
+fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*:
+"same" if the method, the networks and their configurations are those that were measured, or give the same first 20
+updates of every kind of run (`python -m toy_experiments.report.behaviour`). "Not checked here yet" means what it says.
+*At full scale*: `papermill notebooks/08_imagenet_256.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
+the recipe that is named.
+
+| claim | paper (quoted) | measured here | checked by | code | at full scale |
+|---|---|---|---|---|---|
+"""
+
+
+class Claim(NamedTuple):
+    """One row. `measured` reads result files; None: not checked yet."""
+
+    claim: str
+    quoted: str
+    measured: Callable[[], str] | None = None
+    checked_by: str = OPEN
+    table: str | None = None
+    command: str = "–"
+
+
+N4, N3, N0, N5, N6, N7 = (f"notebook {k}" for k in ("04", "03", "00", "05", "06", "07"))
+ABLATION = "notebook ablation"
+
+
+def full(*names: str) -> str:
+    """How a claim is tried at full scale."""
+    for name in names:
+        recipes.get(f"imagenet_{name}")
+    return "notebook 08, `-p recipe " + "`, `".join(names) + "`"
+
+
+CLAIMS = [
+    Claim(
+        "iMF's loss varies less from step to step than MF's",
+        "shown as curves (plain L2, no guidance, r ≠ t)",
+        plane_spread,
+        f"{N3}; tests/test_claims.py",
+        "stability",
+    ),
+    Claim("... and falls in training, MF's does not", "shown as curves", plane_course, N3, "stability"),
+    Claim("... in 64 dimensions, too", "–", digits_spread, f"{N3}, {N0}", "digits"),
+    Claim("... and on the latents of real images", "–", fashion_spread, N7, "fashion"),
+    Claim("... whatever the times and the width of the modes", "–", widths, N4, "knobs"),
+    Claim("the u-loss spikes more and more in long runs", "reported by users", spikes, N4, "knobs"),
+    Claim(
+        "with the same tangent the two losses are one loss",
+        "follows by algebra",
+        lambda: "loss and every gradient equal to rounding",
+        "tests/test_losses.py, notebook 02",
+    ),
+    Claim(
+        "one-step FID of iMF is better than MF's",
+        '3.43 → 1.72 (XL/2), 6.17 → 3.39 (B/2), "50 % better"',
+        lambda: (
+            f"digits, FID / floor: MF {fid('mf', 1)}, iMF boundary {fid('boundary', 1)}, v-head {fid('head', 1)}; "
+            f"checkerboard, distance / floor: MF {last('mf', 'sw1')}, boundary {last('boundary', 'sw1')}, "
+            f"v-head {last('head', 'sw1')}; {better('fid1')}"
+        ),
+        f"{N0}, {N3}",
+        "digits",
+        full("mf_xl2", "imf_xl2"),
+    ),
+    Claim(
+        "two-step FID of iMF is better than MF's",
+        "2.93 → 1.54 (XL/2)",
+        lambda: (
+            f"digits, FID / floor at 2 and 4 NFE: MF {fid('mf', 2)}, {fid('mf', 4)}; iMF boundary "
+            f"{fid('boundary', 2)}, {fid('boundary', 4)}, v-head {fid('head', 2)}, {fid('head', 4)}; {better('fid2')}"
+        ),
+        "tests/test_claims.py",
+        "digits",
+        full("mf_xl2", "imf_xl2"),
+    ),
+    Claim("... one and two steps, on Fashion-MNIST", "–", fashion_steps, N7, "fashion"),
+    Claim(
+        "two steps are better than one",
+        "1.72 → 1.54 (iMF XL/2)",
+        lambda: (
+            f"digits, FID / floor at 1, 2, 4 NFE: iMF {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
+            f"MF {fid('mf', 1)}, {fid('mf', 2)}, {fid('mf', 4)}"
+        ),
+        f"{N0}; tests/test_claims.py",
+        "digits",
+        full("imf_xl2"),
+    ),
+    Claim(
+        "one step is comparable to many steps of flow matching",
+        "1.72 (1 NFE) beside multi-step models",
+        lambda: (
+            f"digits, FID / floor: FM at 64 NFE {fid('fm', 64)}, iMF at 1 NFE {fid('head', 1)}, at 2 {fid('head', 2)}"
+        ),
+        N0,
+        "digits",
+        full("imf_xl2"),
+    ),
+    Claim("... on Fashion-MNIST", "–", fashion_many, N7, "fashion"),
+    Claim(
+        "the boundary u(z, t, t) serves as v as well as a v-head",
+        "29.42 and 30.76 without guidance, 5.97 and 5.68 with (B/2)",
+        lambda: f"digits, 1-NFE FID / floor: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}",
+        N3,
+        "digits",
+        full("ablation_boundary", "ablation_head"),
+    ),
+    Claim("better than distilled one-step models", "as reported in the paper's comparison"),
+    Claim(
+        "one network serves every guidance scale ω",
+        "5.68 → 5.52 (B/2, + ω)",
+        every_omega,
+        N5,
+        "guidance",
+        full("ablation_head", "ablation_omega"),
+    ),
+    Claim("... on Fashion-MNIST", "–", fashion_guided, N7, "fashion"),
+    Claim(
+        "the guidance interval as an input helps further",
+        "5.52 → 4.57 (B/2, + Ω)",
+        interval_helps,
+        N5,
+        "guidance",
+        full("ablation_omega", "ablation_interval"),
+    ),
+    Claim(
+        "... both in the ablation",
+        "5.68 → 5.52 → 4.57 (B/2)",
+        input_omega,
+        ABLATION,
+        "ablation",
+        full("ablation_head", "ablation_omega", "ablation_interval"),
+    ),
+    Claim(
+        "in-context conditioning: a third fewer parameters, better FID",
+        "133M → 89M; 4.57 → 4.09",
+        tokens_or_adaln,
+        f"{N6}; tests/test_networks.py",
+        "ablation",
+        full("ablation_interval", "ablation_tokens"),
+    ),
+    Claim(
+        "... with several tokens a condition",
+        "20 in all (not ablated)",
+        token_counts,
+        N6,
+        "ablation",
+        full("ablation_tokens"),
+    ),
+    Claim(
+        "SwiGLU, RMSNorm, RoPE: better FID",
+        "4.09 → 3.82 (B/2)",
+        modern_blocks,
+        ABLATION,
+        "ablation",
+        full("ablation_tokens", "ablation_modern"),
+    ),
+    Claim("1-NFE FID 1.72, 2-NFE 1.54 at ImageNet-256", "1.72, 1.54 (XL/2, 640 epochs)", command=full("imf_xl2")),
+]
+
+
+def row(claim: Claim) -> str:
+    """A claim as a line of the table."""
+    measured = claim.measured() if claim.measured else OPEN
+    code = "–"
+    if claim.table:
+        used = {r["code"] for r in read_table(RESULTS / f"{claim.table}.csv")}
+        code = "same" if behaviour.stands(used) else "changed"
+    cells = (claim.claim, claim.quoted, measured, claim.checked_by if claim.measured else "–", code, claim.command)
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def text() -> str:
+    """CLAIMS.md."""
+    return HEAD + "".join(map(row, CLAIMS))
+
+
+def digits_table() -> str:
+    """The README's table: FM, MF and iMF on the digits."""
+    names = {"fm": "FM along its own `v`", "mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
+    lines = ["| | FID / floor, 1 evaluation | 2 | 4 | 64 | recall, 1 | class as asked, 1 | spread |", "|---" * 8 + "|"]
+    for variant, name in names.items():
+        rows = pick("digits", variant=variant)
+        other = [spread([r[column] for r in rows]) for column in ("recall1", "agreement1", "spread")]
+        lines.append(f"| {name} | " + " | ".join([*(fid(variant, k) for k in (1, 2, 4, 64)), *other]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """The README with the table between its two marks written anew."""
+    start, end = "<!-- digits table: python -m toy_experiments.report.claims -->\n", "<!-- end -->"
+    before, rest = readme.split(start)
+    return before + start + digits_table() + end + rest.split(end, 1)[1]
+
+
+def main(out: Path = Path("CLAIMS.md"), readme: Path = Path("README.md")) -> None:
+    """Write CLAIMS.md, and the README's table.
+
+    Args:
+        out: the file of claims.
+        readme: the file with the marks of the table.
+    """
+    files.write_text(out, text())
+    files.write_text(readme, with_table(readme.read_text()))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

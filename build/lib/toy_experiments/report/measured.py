@@ -1,0 +1,219 @@
+"""What the result files say, in words: one function a claim; `claims` puts them into its table."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import numpy as np
+
+from ..ground_truth import distances
+from ..tables import RESULTS, read_table
+
+SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
+
+
+def spread(values: list[float]) -> str:
+    """A mean with its range."""
+    mean = sum(values) / len(values)
+    return f"{mean:.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def pick(table: str, **where) -> list[dict]:
+    """Rows of a result table with given values."""
+    return [r for r in read_table(RESULTS / f"{table}.csv") if all(r[k] == v for k, v in where.items())]
+
+
+def ratios(name: str) -> list[float]:
+    """Spread of iMF's raw loss over MF's, seed by seed."""
+    mf, head = pick("stability", set=name, variant="mf"), pick("stability", set=name, variant="head")
+    return [h["spread"] / m["spread"] for h, m in zip(head, mf, strict=True)]
+
+
+def plane_spread() -> str:
+    """Stability in the plane."""
+    seeds = len(pick("stability", set=SETS[0], variant="mf"))
+    return f"ratio of step-to-step spreads, iMF / MF, {seeds} seeds: " + ", ".join(
+        f"{name} {spread(ratios(name))}" for name in (*SETS, "swiss_roll")
+    )
+
+
+def plane_course() -> str:
+    """Whether the loss falls."""
+    texts = []
+    for name in SETS:
+        ends = {v: pick("stability", set=name, variant=v) for v in ("mf", "head")}
+        mf, imf = (sum(r["end"] / r["start"] for r in ends[v]) / len(ends[v]) for v in ("mf", "head"))
+        texts.append(f"{name} MF {mf:.2f}, iMF {imf:.2f}")
+    return "last quarter / first 50 updates: " + ", ".join(texts)
+
+
+def digits_spread() -> str:
+    """Stability on the digits."""
+    mf, head = pick("digits", variant="mf"), pick("digits", variant="head")
+    values = [h["spread"] / m["spread"] for h, m in zip(head, mf, strict=True)]
+    return f"digits, ratio of spreads iMF / MF, {len(mf)} seeds: {spread(values)}"
+
+
+def fid(variant: str, nfe: int) -> str:
+    """FID on the digits over its floor."""
+    return spread([r[f"fid{nfe}"] / r["floor"] for r in pick("digits", variant=variant)])
+
+
+def better(column: str) -> str:
+    """At how many seeds iMF (boundary, v-head) scores below MF on the digits."""
+    of = {v: [r[column] for r in pick("digits", variant=v)] for v in ("mf", "boundary", "head")}
+    boundary, head = (sum(a < b for a, b in zip(of[v], of["mf"], strict=True)) for v in ("boundary", "head"))
+    return f"on the digits better than MF at {boundary} (boundary) and {head} (v-head) of {len(of['mf'])} seeds"
+
+
+def last(variant: str, column: str) -> str:
+    """Distance on the checkerboard over its floor, at the end of the longer run."""
+    rows = pick("quality", variant=variant)
+    end = max(r["updates"] for r in rows)
+    return spread([r[column] / r["floor"] for r in rows if r["updates"] == end])
+
+
+def knob(name: str, value, variant: str, column: str) -> float:
+    """Median of a column of knobs.csv over the seeds."""
+    return median(r[column] for r in pick("knobs", knob=name, value=value, variant=variant))
+
+
+def widths() -> str:
+    """Stability under other times and mode widths."""
+    values = [
+        knob(f"mode width, {times} times", w, "head", "spread") / knob(f"mode width, {times} times", w, "mf", "spread")
+        for times in ("logit_normal", "uniform")
+        for w in (0.05, 0.1, 0.2)
+    ]
+    return (
+        f"eight Gaussians, uniform or logit-normal times, std 0.05 to 0.2: ratio {min(values):.2f} to {max(values):.2f}"
+    )
+
+
+def spikes() -> str:
+    """Spikes of the raw loss over a long run."""
+    curves, texts = np.load(RESULTS / "knobs.npz"), []
+    for key, name in (("mf-p0", "MF, p 0"), ("mf-p1", "MF, p 1"), ("head-p0", "iMF, p 0"), ("head-p1", "iMF, p 1")):
+        quarters = np.array_split(curves[f"{key}-raw_u_neq"], 4)
+        first, last = (1000 * (q > 3 * np.median(q)).mean() for q in (quarters[0], quarters[3]))
+        texts.append(f"{name}: {first:.0f} → {last:.0f}")
+    return "updates per 1,000 above 3 medians, first → last quarter: " + ", ".join(texts)
+
+
+def chosen(seed: int, **where) -> dict:
+    """iMF's guided digits: the scale and interval best on one half of the noise, as measured on the other."""
+    best = min(pick("guidance", network="imf", half="choose", seed=seed, **where), key=lambda r: r["fid"])
+    return pick("guidance", network="imf", half="report", **{k: best[k] for k in ("seed", "omega", "t_min", "t_max")})[
+        0
+    ]
+
+
+def over_floor(rows: list[dict], column: str = "fid") -> str:
+    """A column over the floor, mean and range."""
+    return spread([r[column] / r["floor"] for r in rows])
+
+
+def every_omega() -> str:
+    """One guided network against none and against one MF network a scale."""
+    mf = {w: pick("guidance", network=f"mf {w}", half="report") for w in (1.5, 2.0, 4.0)}
+    seeds = len(mf[2.0])
+    plain = pick("guidance", network="imf", half="report", omega=1, t_max=1)
+    return (
+        f"digits, FID / floor, 1 NFE, {seeds} seeds: one iMF network at ω = 1 {over_floor(plain)}, at the best ω and "
+        f"interval {over_floor([chosen(s) for s in range(seeds)])}; MF trained for one scale: "
+        + ", ".join(f"{w} {over_floor(rows)}" for w, rows in mf.items())
+    )
+
+
+def interval_helps() -> str:
+    """The best scale with and without a choice of interval."""
+    seeds = range(len(pick("guidance", network="mf 2.0", half="report")))
+    always, free = [chosen(s, t_min=0, t_max=1) for s in seeds], [chosen(s) for s in seeds]
+    return (
+        f"digits, FID / floor at the best ω: guidance at all times {over_floor(always)}, best interval "
+        f"{over_floor(free)}; recall {spread([r['recall'] for r in always])} and {spread([r['recall'] for r in free])}"
+    )
+
+
+def rows_of(name: str, column: str) -> str:
+    """A row of the ablation."""
+    return over_floor(pick("ablation", row=name), column)
+
+
+def input_omega() -> str:
+    """The ablation's steps to ω and interval as inputs."""
+    return (
+        f"digits, small transformers, FID / floor with guidance: fixed {rows_of('head, fixed', 'best1')}, ω an input "
+        f"{rows_of('omega', 'best1')}, with interval {rows_of('interval', 'best1')}"
+    )
+
+
+def tokens_or_adaln() -> str:
+    """adaLN-zero against tokens, by parameters and FID."""
+    a, b = (pick("ablation", row=f"wide {kind}")[0]["parameters"] for kind in ("adaln", "tokens"))
+    return (
+        f"B/2: 133,455,376 → 88,948,256 (145,596,960 with the v-branch). Digits, width 96, {a:,} → {b:,}, best FID / "
+        f"floor: adaLN {rows_of('wide adaln', 'best1')}, tokens {rows_of('wide tokens', 'best1')}, adaLN for as long "
+        f"{rows_of('wide adaln, longer', 'best1')}"
+    )
+
+
+def token_counts() -> str:
+    """FID by the number of condition tokens."""
+    rows = {5: "5 tokens", 10: "modern", 20: "20 tokens"}
+    parts = [f"{n} tokens {rows_of(row, 'fid1')}, {rows_of(row, 'best1')}" for n, row in rows.items()]
+    return "digits, FID / floor at ω = 1 and at the best ω: " + "; ".join(parts)
+
+
+def modern_blocks() -> str:
+    """Classic against modern blocks, in context."""
+    return f"digits, small transformers, best FID / floor: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"
+
+
+def fashion(network: str, nfe: int, column: str = "fid", **where) -> list[float]:
+    """A column of the Fashion-MNIST networks' scores, one a seed of the noise; the FID over its floor."""
+    rows = pick("fashion", network=network, nfe=nfe, half="report", **where)
+    return [r[column] / (r["floor"] if column == "fid" else 1) for r in rows]
+
+
+def fashion_best() -> dict:
+    """The guided network's scale and interval with the lowest one-step FID on the noise that they are chosen on."""
+    best = min(pick("fashion", network="fashion_imf", nfe=1, half="choose"), key=lambda r: r["fid"])
+    return {k: best[k] for k in ("omega", "t_min", "t_max")}
+
+
+def fashion_steps() -> str:
+    """MF and iMF without guidance in one and two steps."""
+    return "Fashion-MNIST's latents, one training each, FID / floor at 1 and 2 NFE, 3 seeds of the noise: " + "; ".join(
+        f"{name} {spread(fashion(f'fashion_{name.lower()}_plain', 1))}, "
+        f"{spread(fashion(f'fashion_{name.lower()}_plain', 2))}"
+        for name in ("MF", "iMF")
+    )
+
+
+def fashion_spread() -> str:
+    """Stability on latents."""
+    curves = np.load(RESULTS / "fashion.npz")
+    imf, mf = (distances.spread(curves[f"raw_fashion_{k}_plain"]) for k in ("imf", "mf"))
+    return f"Fashion-MNIST's latents, one training each (p = 1, no guidance): ratio of spreads iMF / MF {imf / mf:.2f}"
+
+
+def fashion_guided() -> str:
+    """The guided network at no guidance, at its best, and MF trained for one scale."""
+    best = fashion_best()
+    asked = f"ω = {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}]"
+    return (
+        f"Fashion-MNIST's latents, one training each, FID / floor, 1 NFE: iMF at ω = 1 "
+        f"{spread(fashion('fashion_imf', 1, omega=1, t_max=1))}, at {asked} "
+        f"{spread(fashion('fashion_imf', 1, **best))}, "
+        f"class as asked {spread(fashion('fashion_imf', 1, 'agreement', **best))}; MF trained for ω = 2 "
+        f"{spread(fashion('fashion_mf', 1))}"
+    )
+
+
+def fashion_many() -> str:
+    """One step beside flow matching's many."""
+    return (
+        f"Fashion-MNIST's latents, FID / floor: FM at 64 NFE {spread(fashion('fashion_fm_plain', 64))}, iMF without "
+        f"guidance at 1 {spread(fashion('fashion_imf_plain', 1))}, at 2 {spread(fashion('fashion_imf_plain', 2))}"
+    )
