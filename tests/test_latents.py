@@ -12,6 +12,7 @@ from PIL import Image
 from test_cli import run
 from test_weights import save_tiny_vae
 from torch.testing import assert_close
+from torchvision.datasets import FashionMNIST
 
 from imf_lite import data, recipes, training
 from imf_lite.data import cache, fashion, images, preparation, sources
@@ -93,7 +94,26 @@ def test_fashion_is_found_in_either_place_and_padded(little_fashion):
         fashion.load_images("test")
 
 
-def test_cached_moments_are_the_autoencoders(little_fashion, grey_vae, tmp_path):
+def test_the_four_files_are_read_as_torchvision_reads_them(little_fashion):
+    for split in ("train", "test"):
+        theirs = FashionMNIST(str(little_fashion / "data"), train=split == "train", download=False)
+        images, y = fashion.load_images(split)
+        assert torch.equal(images[:, 0, 2:-2, 2:-2], theirs.data) and torch.equal(y, theirs.targets)
+
+
+@pytest.mark.skipif(not fashion.DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+def test_debians_package_is_read_as_torchvision_reads_its_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMF_LITE_DATA", str(tmp_path))
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    images, y = fashion.load_images("test")  # from the package: the data folder holds nothing
+    for path in fashion.DEBIAN.glob("*.gz"):
+        (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    theirs = FashionMNIST(str(tmp_path), train=False, download=False)
+    assert torch.equal(images[:, 0, 2:-2, 2:-2], theirs.data) and torch.equal(y, theirs.targets) and len(y) == 10_000
+
+
+def test_cached_moments_are_those_of_diffusers_autoencoder(little_fashion, grey_vae, tmp_path):
     source, out = sources.Fashion("train"), tmp_path / "cache"
     all_of(source, grey_vae, out, batch=16)
     split, classes = cache.load(out, "fitted")

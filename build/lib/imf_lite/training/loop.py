@@ -126,6 +126,8 @@ def check_training_data(recipe: Recipe, data: Data) -> None:
     y = data.train.y
     if len(data.train) < recipe.batch:
         raise ValueError(f"batch = {recipe.batch}, but there are only {len(data.train)} samples: lower the batch.")
+    if recipe.guidance and data.num_classes is None:
+        raise ValueError("guidance steers towards a class: it needs data with labels, or guidance = None.")
     if data.num_classes is not None and (y is None or y.min() < 0 or y.max() >= data.num_classes):
         raise ValueError(f"labels of the training split must be 0 to {data.num_classes - 1}.")
 
