@@ -5,8 +5,11 @@ Nothing here imports torch, so the command line can list, complete and check con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+import types
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Method = Literal["fm", "mf", "imf"]
 """flow matching, MeanFlow, improved MeanFlow"""
@@ -24,6 +27,52 @@ OMEGA_MAX = 8.0
 """guidance scales are drawn from [1, OMEGA_MAX] in training (iMF, appendix A)"""
 
 
+def check_fields(config: Any) -> None:
+    """Raise ValueError for a field of another type than declared, a word that is no choice, or a number not finite."""
+    for name, kind in type_hints(type(config)).items():
+        value = getattr(config, name)
+        if problem := mismatch(value, kind):
+            raise ValueError(f"{name} = {value!r}; {problem}.")
+
+
+@cache
+def type_hints(kind: type) -> dict[str, Any]:
+    """The declared types of a dataclass's fields."""
+    return get_type_hints(kind)
+
+
+def mismatch(value: Any, kind: Any) -> str | None:
+    """What is wrong with a value of a declared type, or None."""
+    if get_origin(kind) is Literal:
+        return None if value in get_args(kind) else f"choose {', '.join(map(repr, get_args(kind)))}"
+    if get_origin(kind) in (Union, types.UnionType):
+        problems = [mismatch(value, k) for k in get_args(kind)]
+        return None if None in problems else problems[0]
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        inner = (inner[0],) * len(value) if isinstance(value, tuple) and inner[-1:] == (...,) else inner
+        if not isinstance(value, tuple) or len(value) != len(inner):
+            return f"it must be a tuple of {len(inner)} numbers"
+        return next(filter(None, map(mismatch, value, inner)), None)
+    if kind is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return None if number and math.isfinite(value) else "it must be a finite number"
+    if kind is int:
+        return None if isinstance(value, int) and not isinstance(value, bool) else "it must be a whole number"
+    if is_dataclass(kind) or kind in (str, bool, type(None)):
+        return None if isinstance(value, kind) else f"it must be a {kind.__name__}"
+    return None
+
+
+def check_sizes(net: Any, names: tuple[str, ...]) -> None:
+    """Raise ValueError for a size below 1, or a v-branch deeper than the network."""
+    for name in names:
+        if getattr(net, name) < 1:
+            raise ValueError(f"net.{name} = {getattr(net, name)}; it must be at least 1.")
+    if net.v_depth is not None and not 0 <= net.v_depth <= net.depth:
+        raise ValueError(f"v_depth = {net.v_depth}; it counts blocks of the {net.depth}: 0 to {net.depth}.")
+
+
 @dataclass(frozen=True)
 class MLPConfig:
     """A residual MLP over the flattened sample."""
@@ -39,6 +88,12 @@ class MLPConfig:
     """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
     v_depth: int | None = None
     """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_sizes(self, ("width", "depth"))
+        if self.time_scale <= 0:
+            raise ValueError(f"net.time_scale = {self.time_scale}; it must be positive.")
 
 
 @dataclass(frozen=True)
@@ -59,6 +114,8 @@ class TransformerConfig:
     """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_sizes(self, ("width", "depth", "heads", "patch"))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width {self.width} over {self.heads} heads: each head needs an even width, and all of them the whole."
@@ -78,6 +135,10 @@ class DiTConfig(TransformerConfig):
     modern: bool = True
     """SwiGLU, RMSNorm, rotary positions, no biases, norms on q and k, and their initial weights; else those of DiT, for
     the ablation (the norm before the last layer stays RMSNorm)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, ("class_tokens", "omega_tokens", "interval_tokens", "time_tokens"))
 
 
 @dataclass(frozen=True)
@@ -112,13 +173,12 @@ class DrawConfig:
     """power of the density of omega, proportional to omega^-beta on [1, 8]; larger means weaker guidance"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("p_r_neq_t", "class_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"draws.{name} = {getattr(self, name)}; it is a share: choose a value in [0, 1].")
-        if self.dropout not in ("first", "independent"):
-            raise ValueError(f"draws.dropout = {self.dropout!r}; choose 'first' or 'independent'.")
-        if self.times not in ("logit_normal", "uniform"):
-            raise ValueError(f"draws.times = {self.times!r}; choose 'logit_normal' or 'uniform'.")
+        if self.p_std <= 0:
+            raise ValueError(f"draws.p_std = {self.p_std}; a standard deviation must be positive.")
 
 
 @dataclass(frozen=True)
@@ -135,6 +195,7 @@ class Fixed:
     kind: Literal["fixed"] = "fixed"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (self.omega > 0 and 0 <= self.kappa < 1 and 0 <= self.t_start <= self.t_end <= 1):
             raise ValueError(f"{self}: omega must be positive, kappa in [0, 1), 0 <= t_start <= t_end <= 1.")
 
@@ -148,8 +209,7 @@ class Flexible:
     kind: Literal["flexible"] = "flexible"
 
     def __post_init__(self) -> None:
-        if self.v_u_omega not in ("one", "same"):
-            raise ValueError(f"guidance.v_u_omega = {self.v_u_omega!r}; choose 'one' or 'same'.")
+        check_fields(self)
 
 
 def mf_net(depth: int, width: int, heads: int, patch: int = 2) -> AdaLNConfig:

@@ -174,10 +174,10 @@ def test_the_wheel_samples_from_an_empty_folder_by_the_name_of_a_shipped_network
     packages = {p.parent.name for p in (tmp_path / "site").glob("*/__init__.py")}
     assert packages == {"imf_lite", "toy_experiments"}
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    code = "import imf_lite as i, toy_experiments.tables as t; print(i.__file__, t.read_table(t.RESULTS / 'digits.csv'))"
+    code = "import imf_lite, toy_experiments.tables as t; t.read_table(t.RESULTS / 'digits.csv'); print(imf_lite)"
     where = [sys.executable, "-c", code]
     found = subprocess.run(where, cwd=empty, env=environment, capture_output=True, text=True, check=True).stdout
-    assert found.startswith(str(tmp_path / "site"))
+    assert str(tmp_path / "site") in found
     command = [
         sys.executable,
         "-m",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..conditions import check_data
 from ..configs import Normalisation
+from ..system.files import digest
 from ..system.paths import data_folder
 from . import cache, digits
 from .cache import LatentSplit
@@ -39,6 +40,10 @@ class Split:
         """Shape of one sample."""
         return tuple(self.x.shape[1:])
 
+    def fingerprint(self) -> str:
+        """SHA-256 of samples and labels."""
+        return digest({"x": self.x} | ({} if self.y is None else {"y": self.y}))
+
     def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
         """The samples and labels at `indices` (B,); nothing in them is random."""
         return self.x[indices], None if self.y is None else self.y[indices]
@@ -53,6 +58,10 @@ class Data(NamedTuple):
     num_classes: int | None
     latents: Latents | None = None
     classes: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what is trained on."""
+        return self.train.fingerprint()
 
 
 def load(name: str, normalisation: Normalisation = "imf") -> Data:

@@ -7,6 +7,7 @@ autoencoder gives them; a recipe says how they are normalised. An image that cou
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..configs import Normalisation
-from ..system.files import sha256
+from ..system.files import read_json, sha256
 from ..system.rng import generator
 from .normalisation import Latents, latent_space
 
@@ -34,6 +35,10 @@ class LatentSplit:
     y: Tensor | None
     """(M,) labels; None: the images have no classes"""
     latents: Latents
+    folder: Path
+    """where the cache lies"""
+    sha256: str
+    """of all that was written"""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -42,6 +47,10 @@ class LatentSplit:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return (self.moments.shape[1] // 2, *self.moments.shape[2:])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of moments and labels, as they were when the cache was finished."""
+        return self.sha256
 
     def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
         """Latents (B, C, h, w) and labels (B,) at `indices`; the seeds decide the draw from the posterior."""
@@ -63,24 +72,20 @@ def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit,
             else ("holds no latents: `imf-lite prepare --help` says how to make them")
         )
         raise ValueError(f"{folder} {state}.")
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = read_json(folder / "meta.json", " and prepare the folder again")
     header = meta["about"]
     labels = np.array(open_array(folder, "labels.i64", header))
     rows = np.flatnonzero(labels >= 0)
     latents = latent_space(normalisation, header["vae"], meta["fitted"])
-    split = LatentSplit(
-        open_array(folder, "moments.f32", header),
-        rows,
-        torch.from_numpy(labels[rows]) if header["classes"] else None,
-        latents,
-    )
-    return split, header["classes"]
+    y = torch.from_numpy(labels[rows]) if header["classes"] else None
+    written = hashlib.sha256(json.dumps([meta["sha256"], header["vae_sha256"]], sort_keys=True).encode()).hexdigest()
+    return LatentSplit(open_array(folder, "moments.f32", header), rows, y, latents, folder, written), header["classes"]
 
 
 def verify(folder: str | Path) -> None:
     """Read everything again. Raises ValueError for files that are not what was written."""
     folder = Path(folder)
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = read_json(folder / "meta.json", " and prepare the folder again")
     if wrong := [name for name, sha in meta["sha256"].items() if sha256(folder / name) != sha]:
         raise ValueError(
             f"{folder}: {', '.join(wrong)} changed since they were written: delete the folder, prepare again."

@@ -18,6 +18,7 @@ from ..configs import (
     NetConfig,
     Normalisation,
     Precision,
+    check_fields,
 )
 
 
@@ -51,6 +52,8 @@ class Recipe:
     """decay rates of AdamW's moments"""
     weight_decay: float = 0.0
     """decoupled weight decay"""
+    clip: float | None = None
+    """largest norm of the gradient, to which larger ones are scaled down; None: no clipping"""
     warmup: int = 0
     """updates over which the learning rate rises linearly from 0"""
     decay: Literal["constant", "linear"] = "constant"
@@ -73,19 +76,30 @@ class Recipe:
     """updates between two checkpoints"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("steps", "batch", "parts", "keep", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1.")
+        for name in ("seed", "warmup", "p", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}; it must not be negative.")
+        for name in ("lr", "c"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} = {getattr(self, name)}; it must be positive.")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip = {self.clip}; it must be positive, or None.")
         if not all(0 <= decay < 1 for decay in (self.ema, *self.more_emas)):
             raise ValueError(f"ema = {self.ema}, {self.more_emas}; choose decays in [0, 1), e.g. 0.9999.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas = {self.betas}; choose decays in [0, 1), e.g. 0.9 0.95.")
         if self.batch % self.parts:
             raise ValueError(f"batch = {self.batch} does not fall into parts = {self.parts} of equal size.")
-        if self.precision not in ("fp32", "tf32", "bf16"):
-            raise ValueError(f"precision = {self.precision!r}; choose 'fp32', 'tf32' or 'bf16'.")
-        if self.lr <= 0 or self.warmup < 0 or self.p < 0 or self.c <= 0:
-            raise ValueError(f"lr = {self.lr} and c = {self.c} must be positive, warmup and p not negative.")
-        if self.method not in ("fm", "mf", "imf"):
-            raise ValueError(f"method = {self.method!r}; choose 'fm', 'mf' or 'imf'.")
+        rows, share = self.batch // self.parts, self.draws.p_r_neq_t
+        if share and not round(rows * share):
+            raise ValueError(
+                f"batch = {self.batch} in parts = {self.parts}: at p_r_neq_t = {share:g} no row of a micro-batch of "
+                f"{rows} has r < t, which is plain flow matching: choose fewer parts, or a larger batch."
+            )
         if self.method != "imf" and self.net.v_depth is not None:
             raise ValueError(f"method {self.method!r} does not train a v-head: set net.v_depth to None.")
         if self.method == "fm" and self.draws.p_r_neq_t:

@@ -86,6 +86,14 @@ class Ranks:
         if any(v != values[0] for v in values) and not all(v != v for v in values):  # NaN everywhere is agreement
             raise RuntimeError(f"the ranks' {what} differ, {values}: they would train different networks.")
 
+    def any(self, value: bool) -> bool:
+        """Whether `value` is true on any rank."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor(int(value))
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:

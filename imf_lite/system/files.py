@@ -6,13 +6,16 @@ SHA-256 of all contents in the header: never pickle.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,25 +28,37 @@ class DamagedFileError(RuntimeError):
         self.path, self.reason = path, reason
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], counters: dict[str, int] | None = None) -> None:
-    """Write tensors and counters as one checked safetensors file, atomically."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], counters: dict[str, Any] | None = None) -> None:
+    """Write tensors and counters (JSON) as one checked safetensors file, atomically. Raises OSError where it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     text = json.dumps(counters or {})
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"counters": text, "sha256": digest(tensors, text)})
-    replace(temporary, path)
+    try:
+        save_file(tensors, temporary, metadata={"counters": text, "sha256": digest(tensors, text)})
+        replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error}): make room, or choose another folder") from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Tensors and counters of a file that `write_tensors` made. Raises DamagedFileError if it is damaged."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and counters of a file that `write_tensors` made.
+
+    Raises DamagedFileError if it is damaged, ValueError for a whole safetensors file that something else wrote.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # safetensors raises its own, OSError, or UnicodeDecodeError: all mean the same
         raise DamagedFileError(path, str(error)) from error
-    if digest(tensors, header.get("counters", "")) != header.get("sha256"):
+    if "sha256" not in header:
+        raise ValueError(
+            f"{path} is a whole safetensors file, but not of imf_lite: its header has no SHA-256 of the contents "
+            f"(it holds {len(tensors)} tensors, such as {next(iter(tensors), 'none')!r})."
+        )
+    if digest(tensors, header.get("counters", "")) != header["sha256"]:
         raise DamagedFileError(path, "its contents do not match its SHA-256")
     return tensors, json.loads(header["counters"])
 
@@ -52,9 +67,9 @@ def digest(tensors: dict[str, Tensor], counters: str = "") -> str:
     """SHA-256 over counters, names, dtypes, shapes and values."""
     sha = hashlib.sha256(counters.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].cpu()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        sha.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy())
     return sha.hexdigest()
 
 
@@ -67,6 +82,38 @@ def sha256(path: Path) -> str:
     return sha.hexdigest()
 
 
+def read_json(path: Path, remedy: str = "") -> dict:
+    """A JSON object of ours. Raises DamagedFileError for a file that is empty, cut short or something else."""
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedFileError(path, f"not JSON: {error}", remedy) from error
+    if not isinstance(content, dict):
+        raise DamagedFileError(path, f"a JSON {type(content).__name__}, not an object", remedy)
+    return content
+
+
+def read_json_lines(path: Path) -> list[dict]:
+    """The JSON objects of a file of lines; [] where there is none. A line half written at the end is left out.
+
+    A broken line elsewhere is left out, too, with a warning that names it.
+    """
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if line.endswith("\n"):
+                warnings.warn(f"{path}, line {number}, is broken ({error}): it is left out.", stacklevel=2)
+            continue
+        if line.endswith("\n"):
+            rows.append(row)
+    return rows
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically."""
     write_bytes(path, text.encode())
@@ -75,9 +122,13 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    replace(temporary, path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def replace(temporary: Path, path: Path) -> None:
@@ -85,6 +136,9 @@ def replace(temporary: Path, path: Path) -> None:
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    with contextlib.suppress(OSError):  # Windows and some network file systems cannot: the file is in place already
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

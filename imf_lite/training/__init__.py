@@ -3,13 +3,14 @@
 May import: the method, networks, data, recipes, system. Knows nothing of evaluation or the command line.
 """
 
-from .loop import NonFiniteError, train
+from .loop import NonFiniteError, StoppedError, train
 from .records import Record, read_metrics
 from .runs import fingerprint, images_of, load_network, read_run, sampler_of
 
 __all__ = [
     "NonFiniteError",
     "Record",
+    "StoppedError",
     "fingerprint",
     "images_of",
     "load_network",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..system.files import DamagedFileError, read_tensors, write_tensors
@@ -16,66 +20,130 @@ class CheckpointError(DamagedFileError):
 
 
 class State:
-    """Everything that changes while a run trains."""
+    """Everything that changes while a run trains, and what the run is.
 
-    def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer, emas: int = 1):
-        self.net, self.optimizer = net, optimizer
-        self.emas = [deepcopy(net).requires_grad_(False) for _ in range(emas)]
-        self.step = self.images = 0
+    decays: of the running means of the weights, the first of which sampling uses. run: what run.json says, kept in
+    every checkpoint.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        decays: Sequence[float] = (0.0,),
+        run: dict | None = None,
+    ):
+        self.net, self.optimizer, self.decays, self.run = net, optimizer, list(decays), run or {}
+        self.emas = [deepcopy(net).requires_grad_(False) for _ in self.decays]
+        self.step = self.images = self.skipped = 0
 
     @property
     def ema(self) -> nn.Module:
         """The first running mean of the weights, which sampling uses."""
         return self.emas[0]
 
-    def averages(self) -> dict[str, nn.Module]:
-        """The running means by the names that they have in a file: ema, ema1, ema2, ..."""
-        return {f"ema{k or ''}": ema for k, ema in enumerate(self.emas)}
-
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by name; the optimiser's are those that it holds for each parameter."""
+        """Every tensor by name: net/..., ema/..., ema1/..., and what the optimiser holds for each parameter."""
         tensors = {f"net/{k}": v for k, v in self.net.state_dict().items()}
-        for average, ema in self.averages().items():
-            tensors |= {f"{average}/{k}": v for k, v in ema.state_dict().items()}
+        for k, ema in enumerate(self.emas):
+            tensors |= {f"{average(k)}/{name}": v for name, v in ema.state_dict().items()}
         for name, p in self.net.named_parameters():
             tensors |= {f"optimizer/{k}/{name}": v for k, v in self.optimizer.state[p].items()}
         return tensors
 
-    def restore(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
-        """Replace all state by what was saved. Raises RuntimeError where the network does not fit."""
-        parts: dict[str, dict[str, Tensor]] = {k: {} for k in ("net", "optimizer", *self.averages())}
+    def counters(self) -> dict[str, Any]:
+        """All that is no tensor, as JSON."""
+        return {
+            "step": self.step,
+            "images": self.images,
+            "skipped": self.skipped,
+            "decays": self.decays,
+            "run": self.run,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Replace all state by what a checkpoint holds. An average that it does not have starts at its weights.
+
+        Raises CheckpointError where a part is missing, unknown, or does not fit.
+        """
+        tensors, counters = load(path)
+        stored = counters.get("decays", self.decays)
+        parts: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
-            part, name = key.split("/", 1)
-            parts[part][name] = value
-        self.net.load_state_dict(parts["net"])
-        for average, ema in self.averages().items():
-            ema.load_state_dict(parts[average])
+            part, _, name = key.partition("/")
+            parts.setdefault(part, {})[name] = value
+        expected = {"net", "optimizer", *(average(k) for k in range(len(stored)))}
+        if parts.keys() != expected:
+            missing, extra = (", ".join(sorted(names)) or "nothing" for names in
+                              (expected - parts.keys(), parts.keys() - expected))  # fmt: skip
+            raise CheckpointError(path, f"it lacks {missing} and has {extra} besides; it was not written by a run")
+        try:
+            self.net.load_state_dict(parts["net"])
+            for ema, decay in zip(self.emas, self.decays, strict=True):
+                ema.load_state_dict(parts[average(stored.index(decay))] if decay in stored else parts["net"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(path, f"its tensors do not fit this network: {reason}") from error
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": self.moments(path, parts["optimizer"])})
+        self.step, self.images = counters["step"], counters["images"]
+        self.skipped = counters.get("skipped", 0)
+
+    def moments(self, path: Path, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's tensors by the number of their parameter. Raises CheckpointError where one lacks some."""
         index = {name: i for i, (name, _) in enumerate(self.net.named_parameters())}
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in parts["optimizer"].items():
-            kind, name = key.split("/", 1)
+        for key, value in tensors.items():
+            kind, _, name = key.partition("/")
+            if name not in index:
+                raise CheckpointError(path, f"its optimiser state is of a parameter {name!r}, which is not there")
             moments.setdefault(index[name], {})[kind] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
-        self.step, self.images = counters["step"], counters["images"]
+        kinds = {frozenset(m) for m in moments.values()}
+        if len(moments) != len(index) or len(kinds) != 1:
+            raise CheckpointError(path, "its optimiser state is incomplete: going on would start the optimiser anew")
+        return moments
+
+
+def average(k: int) -> str:
+    """The name of the k-th running mean in a file: ema, ema1, ema2, ..."""
+    return f"ema{k or ''}"
 
 
 def save(folder: Path, state: State, keep: int = 2) -> Path:
-    """Write `folder/step-<step>.safetensors` atomically, then delete all but the `keep` newest."""
+    """Write `folder/step-<step>.safetensors` atomically, then delete all but the `keep` newest.
+
+    Raises OSError, naming the last good checkpoint, where the disk takes no more.
+    """
     path = folder / f"step-{state.step:09d}.safetensors"
-    write_tensors(path, state.tensors(), {"step": state.step, "images": state.images})
+    try:
+        write_tensors(path, state.tensors(), state.counters())
+    except OSError as error:
+        raise OSError(f"{error}. The last good checkpoint: {latest(folder) or 'none yet'}") from error
     for old in paths(folder)[:-keep]:
         old.unlink()
     return path
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+def read_counters(path: Path) -> dict[str, Any]:
+    """All of a checkpoint that is no tensor, without reading the rest. Raises CheckpointError if it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["counters"])
+    except Exception as error:  # safetensors raises its own, OSError, or UnicodeDecodeError: all mean the same
+        raise CheckpointError(path, str(error), go_on(path)) from error
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and counters of a checkpoint. Raises CheckpointError, naming the one to go on from, if it is damaged."""
     try:
         return read_tensors(path)
     except DamagedFileError as error:
-        others = [p.name for p in paths(path.parent) if p != path]
-        remedy = f" to go on from {others[-1]}" if others else " to start again"
-        raise CheckpointError(path, error.reason, remedy) from error
+        raise CheckpointError(path, error.reason, go_on(path)) from error
+
+
+def go_on(path: Path) -> str:
+    """What to go on from without a checkpoint, for an error message."""
+    others = [p.name for p in paths(path.parent) if p != path]
+    return f" to go on from {others[-1]}" if others else " to start again"
 
 
 def latest(folder: Path) -> Path | None:

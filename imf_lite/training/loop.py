@@ -12,68 +12,94 @@ import itertools
 import json
 import math
 import os
+import re
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from .. import guidance, losses
 from ..data import Data, load
 from ..draws import draw
-from ..networks import build
+from ..networks import Network, build
 from ..objective import Objective
 from ..recipes import Recipe
 from ..system import distributed
 from ..system.devices import matmul_precision, pick_device
 from ..system.distributed import Ranks
+from ..system.files import write_text
+from ..system.lock import locked
 from ..system.rng import generator
 from . import checkpoint, flops
 from .batches import DRAWS, ahead, batch
 from .records import Record, means
 from .runs import restore_or_begin
 
+SKIPPED_AT_MOST = 10
+"""updates left out in a row, with on_non_finite="skip", before the run stops after all"""
+
 
 class NonFiniteError(FloatingPointError):
     """Training met a gradient that is not finite, and stopped before using it."""
 
 
+class StoppedError(RuntimeError):
+    """Training was asked to stop, and did so after an update whose checkpoint was written."""
+
+
 def train(
     recipe: Recipe, out: str | Path, data: Data | None = None, device: str | None = None, slope=losses.slope,
-    compile: bool = False, ranks: Ranks | None = None,
+    compile: bool = False, ranks: Ranks | None = None, init: Network | None = None,
+    on_non_finite: Literal["stop", "skip"] = "stop", stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:  # fmt: skip
-    """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`.
+    """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`, which it locks.
 
     data: instead of the data set that the recipe names. device: default cuda, else mps, else cpu.
     slope: how du/dt is computed, for lessons that get it wrong on purpose. compile: torch.compile the
     loss, which takes a minute or two once and pays in long runs (same numbers to rounding). ranks: default: those that
-    torchrun started, or this process alone.
+    torchrun started, or this process alone. init: a trained network whose weights, by name, the run begins with.
+    on_non_finite: at a gradient that is not finite, stop before the update, or leave the update out (at most ten in a
+    row). stop: asked after every update; where it says yes, a checkpoint is written first.
     Raises ValueError for a recipe, data or folder that do not fit, CheckpointError for a damaged
-    checkpoint, NonFiniteError before an update with a gradient that is not finite.
+    checkpoint, NonFiniteError before an update with a gradient that is not finite, StoppedError after `stop`.
     """
     ranks = ranks or distributed.init()
-    out, device = Path(out), pick_device(device or ranks.device())
+    out, where = Path(out), pick_device(device or ranks.device())
     data = data or load(recipe.data, recipe.normalisation)
     check_training_data(recipe, data)
+    with locked(out) if ranks.first else nullcontext():
+        yield from run(recipe, out, data, where, slope, compile, ranks, init, on_non_finite, stop)
+
+
+def run(
+    recipe: Recipe, out: Path, data: Data, device: torch.device, slope, compile: bool, ranks: Ranks,
+    init: Network | None, on_non_finite: str, stop: Callable[[], bool],
+) -> Iterator[Record]:  # fmt: skip
+    """The loop itself; see train."""
     parts = ranks.share(recipe.parts)
     net = build(recipe.net, data.train.shape, data.num_classes, recipe.seed).to(device)
+    if init is not None:
+        copy_weights(init, net)
     optimizer = torch.optim.AdamW(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
     )
     rule = guidance.rule(recipe.method, recipe.guidance)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16=recipe.precision == "bf16")
     loss = ranks.wrap(objective, compile)
-    state = checkpoint.State(net, optimizer, emas=1 + len(recipe.more_emas))
-    restore_or_begin(recipe, out, data, state, ranks)
+    state = checkpoint.State(net, optimizer, (recipe.ema, *recipe.more_emas))
+    restore_or_begin(recipe, out, data, state, ranks, init)
 
     weights, averages = list(net.parameters()), [list(ema.parameters()) for ema in state.emas]
-    decays = (recipe.ema, *recipe.more_emas)
     when = itertools.product(range(state.step, recipe.steps), parts)
     batches = ahead((partial(batch, recipe, data, *k) for k in when), threaded=device.type == "cuda")
     peak_share = share_of_peak(recipe, data, device, ranks)
     start = last = time.perf_counter()
-    seen, began = state.images, state.step
+    seen, began, in_a_row = state.images, state.step, 0
     with open(out / "metrics.jsonl", "a") if ranks.first else open(os.devnull, "w") as log:
         while state.step < recipe.steps:
             optimizer.zero_grad(set_to_none=True)
@@ -86,33 +112,80 @@ def train(
                     steps.append(loss(draws))
                     (steps[-1].loss / len(parts)).backward()
             # the one host read of a step that is not logged
-            grad_norm = float(torch.nn.utils.get_total_norm([p.grad for p in weights]))
-            if not math.isfinite(grad_norm):
-                raise NonFiniteError(non_finite(out, state.step, grad_norm, float(steps[-1].loss.detach())))
+            gradients = [p.grad for p in weights if p.grad is not None]
+            grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+            finite = math.isfinite(grad_norm)
+            in_a_row = 0 if finite else in_a_row + 1
+            if not finite and (on_non_finite == "stop" or in_a_row >= SKIPPED_AT_MOST):
+                message = non_finite(out, data, state.step, grad_norm, float(steps[-1].loss.detach()))
+                if ranks.first:
+                    write_text(out / "non_finite.json", json.dumps({"update": state.step + 1, "message": message}))
+                raise NonFiniteError(message)
             if state.step == began:
                 ranks.assert_equal(grad_norm, "gradients")
             for group in optimizer.param_groups:
                 group["lr"] = lr = learning_rate(recipe, state.step)
-            optimizer.step()
-            for average, decay in zip(averages, decays, strict=True):
-                torch._foreach_lerp_(average, weights, 1 - decay)
+            if finite:
+                if recipe.clip is not None and grad_norm > recipe.clip:
+                    torch._foreach_mul_(gradients, recipe.clip / grad_norm)
+                optimizer.step()
+                for average, decay in zip(averages, state.decays, strict=True):
+                    torch._foreach_lerp_(average, weights, 1 - decay)
             state.step, state.images = state.step + 1, state.images + recipe.batch
+            state.skipped += not finite
 
             if state.step % recipe.log_every == 0 or state.step == recipe.steps:
                 now = time.perf_counter()
                 rate, last, seen = (state.images - seen) / (now - last), now, state.images
                 record = Record(state.step, state.images, **means(steps, ranks), lr=lr, grad_norm=grad_norm,
                                 seconds=now - start, images_per_s=rate, peak_share=peak_share and rate * peak_share,
-                                device=str(device))  # fmt: skip
+                                device=str(device), skipped=state.skipped)  # fmt: skip
                 log.write(json.dumps(record._asdict()) + "\n")
                 log.flush()
                 yield record
-            if state.step % recipe.save_every == 0 or state.step == recipe.steps:
+                away = time.perf_counter() - now  # what the caller did meanwhile, such as measuring FID, is no training
+                start, last = start + away, last + away
+            asked = ranks.any(stop())
+            if asked or state.step % recipe.save_every == 0 or state.step == recipe.steps:
                 if ranks.size > 1:
                     ranks.assert_equal(float(torch.nn.utils.get_total_norm(weights)), "weights")
                 if ranks.first:
                     checkpoint.save(out / "checkpoints", state, recipe.keep)
                 ranks.barrier()
+            if asked and state.step < recipe.steps:
+                raise StoppedError(f"stopped after update {state.step}, which is saved: the same command goes on.")
+    for decay in state.decays:
+        if (initial := decay ** (state.step - state.skipped)) > 0.5:
+            warnings.warn(
+                f"after {state.step} updates the average of decay {decay} is still {initial:.0%} the initial weights: "
+                "sampling uses it; choose a smaller ema for so short a run.",
+                stacklevel=3,
+            )
+
+
+def copy_weights(source: Network, target: Network) -> None:
+    """Begin with a trained network's weights, by the names that the u-path's blocks have with or without a v-branch.
+
+    What the source does not have keeps its initial values; a warning names it. Raises ValueError where nothing fits.
+    """
+    theirs, own = common_names(source), common_names(target)
+    fits = [name for name, tensor in own.items() if name in theirs and theirs[name].shape == tensor.shape]
+    if not any("blocks" in name for name in fits):
+        raise ValueError(f"init holds a {source.config.kind} network of other sizes: none of its blocks fit this one.")
+    with torch.no_grad():
+        for name in fits:
+            own[name].copy_(theirs[name])
+    if left := sorted({name.split(".")[0] for name in own if name not in fits}):
+        warnings.warn(f"init does not have, or not in this shape: {', '.join(left)}; they begin anew.", stacklevel=4)
+
+
+def common_names(net: Network) -> dict[str, torch.Tensor]:
+    """A network's tensors by names that do not depend on its v-branch: u_heads count on from shared_blocks."""
+    shared = net.config.depth - (net.config.v_depth or 0)
+    return {
+        re.sub(r"^u_heads\.(\d+)", lambda match: f"shared_blocks.{shared + int(match[1])}", name): tensor
+        for name, tensor in net.state_dict().items()
+    }
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -126,6 +199,8 @@ def check_training_data(recipe: Recipe, data: Data) -> None:
     y = data.train.y
     if len(data.train) < recipe.batch:
         raise ValueError(f"batch = {recipe.batch}, but there are only {len(data.train)} samples: lower the batch.")
+    if recipe.method == "imf" and recipe.net.v_depth is None and recipe.draws.p_r_neq_t == 1:
+        warnings.warn("iMF without a v-head at p_r_neq_t = 1: nothing teaches v, which is u at r = t.", stacklevel=3)
     if recipe.guidance and data.num_classes is None:
         raise ValueError("guidance steers towards a class: it needs data with labels, or guidance = None.")
     if data.num_classes is not None and (y is None or y.min() < 0 or y.max() >= data.num_classes):
@@ -139,10 +214,12 @@ def share_of_peak(recipe: Recipe, data: Data, device: torch.device, ranks: Ranks
     return peak and flops.per_image(recipe, data.train.shape, data.num_classes) / (peak * ranks.size)
 
 
-def non_finite(out: Path, step: int, grad_norm: float, loss: float) -> str:
+def non_finite(out: Path, data: Data, step: int, grad_norm: float, loss: float) -> str:
     """What to say when a gradient is not finite."""
     newest = checkpoint.latest(out / "checkpoints")
+    verify = "; `--verify` reads the latents again, which may be damaged" if data.latents else ""
     return (
         f"gradient norm {grad_norm} (loss {loss}) at update {step + 1}; stopped before the update. "
-        f"Last good checkpoint: {newest or 'none yet'}. Try a lower lr, a warm-up, or another seed."
+        f"Last good checkpoint: {newest or 'none yet'}. Try a lower lr (a run that stopped so accepts one), a warm-up, "
+        f"--clip, or another seed{verify}."
     )

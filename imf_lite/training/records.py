@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from ..objective import Step
 from ..system.distributed import Ranks
+from ..system.files import read_json_lines
 
 T_BINS = 10
 
@@ -22,6 +22,7 @@ class Record(NamedTuple):
 
     eq, neq: mean over rows with r = t, r < t; by_t: mean in ten equal bins of t. None: no such row.
     images_per_s, peak_share: over all devices, since the record before; peak_share None: the peak is not known.
+    skipped: updates left out so far, at gradients that were not finite.
     h_du_dt, du_dt_by_t: size of (t - r) du/dt, and of du/dt, on rows with r < t.
     """
 
@@ -42,6 +43,7 @@ class Record(NamedTuple):
     images_per_s: float
     peak_share: float | None
     device: str
+    skipped: int = 0
 
 
 def means(steps: Sequence[Step], ranks: Ranks = Ranks()) -> dict:
@@ -79,7 +81,5 @@ def per_row(step: Step) -> torch.Tensor:
 
 
 def read_metrics(out: str | Path) -> list[dict]:
-    """The records of a run so far, also while it trains (a line half written is left out)."""
-    path = Path(out) / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The records of a run so far, also while it trains."""
+    return read_json_lines(Path(out) / "metrics.jsonl")

@@ -21,62 +21,143 @@ from ..recipes import Recipe
 from ..sampling import euler, sample
 from ..system.devices import pick_device
 from ..system.distributed import Ranks
-from ..system.files import write_text
+from ..system.files import DamagedFileError, digest, read_json, read_json_lines, write_text
 from . import checkpoint
-from .records import read_metrics
+
+FREE = ("parts", "log_every", "precision", "keep", "save_every", "more_emas")
+"""fields that may change when a run goes on: applied, and noted in run.json; all but steps and lr that are not here
+are refused"""
 
 
-def restore_or_begin(recipe: Recipe, out: Path, data: Data, state: checkpoint.State, ranks: Ranks) -> None:
-    """Begin a run, or go on from its newest checkpoint: one rank writes files, all read."""
-    ranks.assert_equal((recipe.to_json(), fingerprint(), torch.__version__, len(data.train)), "recipes, code or data")
+def restore_or_begin(
+    recipe: Recipe, out: Path, data: Data, state: checkpoint.State, ranks: Ranks, init: Network | None = None
+) -> None:
+    """Begin a run, or go on from its newest checkpoint: one rank writes files, all read.
+
+    Raises ValueError where the folder holds another run, or the data are not those that the run began with.
+    """
+    state.run = describe(recipe, data, state.net, init)
+    code = state.run["code"], state.run["data_sha256"], torch.__version__, recipe.to_json()
+    ranks.assert_equal(code, "recipes, code or data")
     if ranks.first:
-        write_run_file(recipe, out, data, state.net)
+        write_run_file(out, state.run)
     ranks.barrier()
+    state.run = read_run(out)
     if newest := checkpoint.latest(out / "checkpoints"):
-        state.restore(*checkpoint.load(newest))
+        state.restore(newest)
     ranks.assert_equal(state.step, "checkpoints")
     if ranks.first:
-        lines = [json.dumps(r) + "\n" for r in read_metrics(out) if r["step"] <= state.step]
-        write_text(out / "metrics.jsonl", "".join(lines))
+        for name in ("metrics.jsonl", "fid.jsonl"):
+            if (out / name).exists() or name == "metrics.jsonl":
+                rows = [json.dumps(row) + "\n" for row in read_json_lines(out / name) if row["step"] <= state.step]
+                write_text(out / name, "".join(rows))
 
 
-def write_run_file(recipe: Recipe, out: Path, data: Data, net: Network) -> None:
-    """Make a run's folder, or see that it holds the same run."""
-    run = out / "run.json"
-    fields, code = json.loads(recipe.to_json()), fingerprint()
-    if run.exists():
-        before = json.loads(run.read_text())
-        stored = json.loads(Recipe.from_json(json.dumps(before["recipe"])).to_json())  # fields that are new since
-        if stored["parts"] != fields["parts"]:
-            warnings.warn(f"parts were {stored['parts']} so far: from here on other draws are made.", stacklevel=3)
-        if differ := difference(stored, fields, ("parts", "keep", "save_every")):
-            raise ValueError(f"{out} holds another run: {differ}. Choose another folder, or delete it.")
-        if before["code"] != code:
-            warnings.warn(f"the code of the losses has changed since {out} was begun.", stacklevel=3)
-            code = before["code"]
+def describe(recipe: Recipe, data: Data, net: torch.nn.Module, init: Network | None) -> dict:
+    """All that decides a run, as JSON: what run.json and every checkpoint hold."""
     described = {
-        "recipe": fields,
-        "shape": data.train.shape,
+        "recipe": json.loads(recipe.to_json()),
+        "shape": list(data.train.shape),
         "num_classes": data.num_classes,
         "classes": list(data.classes),
         "latents": data.latents and asdict(data.latents),
+        "data_sha256": data.fingerprint(),
+        "init_sha256": init and digest(init.state_dict()),
         "parameters": sum(p.numel() for p in net.parameters()),
         "device": str(next(net.parameters()).device),
-        "code": code,
+        "code": fingerprint(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    write_text(run, json.dumps(described, indent=1))
+    return json.loads(json.dumps(described))  # as it is read back
+
+
+def write_run_file(out: Path, now: dict) -> None:
+    """Write run.json where a run begins. Where one goes on, check it, and note what was changed; nothing else moves."""
+    newest = checkpoint.latest(out / "checkpoints")
     for leftover in (out / "checkpoints").glob("*.tmp"):
         leftover.unlink()
+    if newest is None and not (out / "run.json").exists():
+        write_text(out / "run.json", json.dumps(now, indent=1))
+        return
+    before = read_run(out)
+    check_same_run(out, before, now, (out / "non_finite.json").exists())
+    stored, fields = recipe_fields(before), now["recipe"]
+    changes = [{"field": k, "was": stored[k], "is": v} for k, v in fields.items() if stored[k] != v]
+    if changes:
+        at = int(newest.stem.removeprefix("step-")) if newest else 0
+        before["changes"] = before.get("changes", []) + [change | {"after_update": at} for change in changes]
+        before["recipe"] = fields
+        (out / "non_finite.json").unlink(missing_ok=True)
+        if any(change["field"] == "parts" for change in changes):
+            warnings.warn(f"parts were {stored['parts']} so far: from here on other draws are made.", stacklevel=4)
+    try:
+        intact = read_json(out / "run.json") == before
+    except (DamagedFileError, FileNotFoundError):
+        intact = False
+    if not intact:
+        write_text(out / "run.json", json.dumps(before, indent=1))
+
+
+def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:
+    """Raise ValueError where a folder's run cannot go on as it is asked to; a warning where the code changed.
+
+    stopped: the run stopped at a gradient that was not finite, so its learning rate may be lowered.
+    """
+    stored, fields = recipe_fields(before), now["recipe"]
+    changed = [k for k in fields if stored[k] != fields[k]]
+    allowed = {*FREE, *(("lr",) if stopped else ()), *(("steps",) if fields["decay"] == "constant" else ())}
+    if refused := [k for k in changed if k not in allowed]:
+        differ = ", ".join(f"{k} = {show(stored[k], fields[k])}" for k in refused)
+        why = ""
+        if refused == ["steps"]:
+            why = " (the learning rate falls over the whole run, so another length is another run)"
+        elif refused == ["lr"]:
+            why = " (it may be lowered after a stop at a gradient that was not finite)"
+        raise ValueError(f"{out} holds another run: {differ}{why}. Choose another folder, or delete it.")
+    if before.get("data_sha256", now["data_sha256"]) != now["data_sha256"] or before["latents"] != now["latents"]:
+        raise ValueError(
+            f"{out} was begun on other data than {fields['data']!r} holds now: were they prepared again? Bring them "
+            "back, or choose another folder."
+        )
+    if now["init_sha256"] not in (None, before.get("init_sha256")):
+        raise ValueError(f"{out} was begun from other weights: leave out init, or choose another folder.")
+    if before["code"] != now["code"]:
+        warnings.warn(f"the code of method or networks has changed since {out} was begun.", stacklevel=4)
+
+
+def recipe_fields(run: dict) -> dict:
+    """The recipe of a run, with fields that are new since it was begun at their defaults."""
+    return json.loads(Recipe.from_json(json.dumps(run["recipe"])).to_json())
+
+
+def show(was: object, now: object) -> str:
+    """Two values of a field, of nested ones only what differs."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        parts = {k: (was.get(k), now.get(k)) for k in {**was, **now} if was.get(k) != now.get(k)}
+        return ", ".join(f"{k}: {a!r}, not {b!r}" for k, (a, b) in parts.items())
+    return f"{was!r}, not {now!r}"
 
 
 def read_run(out: str | Path) -> dict:
-    """What run.json says of a run: recipe, shape, classes, latents, code. Raises ValueError where there is no run."""
-    path = Path(out) / "run.json"
-    if not path.exists():
-        raise ValueError(f"{out} holds no run: train first, e.g. `imf-lite train digits_imf --out {out}`.")
-    return json.loads(path.read_text())
+    """What is known of a run: recipe, shape, classes, latents, code.
+
+    From run.json; where that is missing or damaged, from the newest checkpoint, which holds the same, with a warning.
+    Raises ValueError where there is no run, DamagedFileError where both are of no use.
+    """
+    path, newest = Path(out) / "run.json", checkpoint.latest(Path(out) / "checkpoints")
+    try:
+        return read_json(path, " if a checkpoint is there to go on from")
+    except (FileNotFoundError, NotADirectoryError, DamagedFileError) as error:
+        kept = checkpoint.read_counters(newest).get("run") if newest else None
+        if not kept:
+            if isinstance(error, DamagedFileError):
+                raise
+            raise ValueError(
+                f"{out} holds no run: train first, e.g. `imf-lite train digits_imf --out {out}`."
+            ) from error
+        warnings.warn(f"{path} is missing or damaged: what {newest.name} says of the run is taken.", stacklevel=3)
+        return kept
 
 
 def load_network(out: str | Path, device: str | None = None, ema: int = 0) -> Network:
@@ -108,13 +189,6 @@ def images_of(out: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:
     """How a run's samples become uint8 images: latents by the autoencoder that made them, pixels directly."""
     latents = read_run(out)["latents"]
     return Latents(**latents).images if latents else to_uint8
-
-
-def difference(stored: dict, fields: dict, ignored: tuple[str, ...] = ()) -> str:
-    """The fields in which two recipes differ, in words, without those that are ignored."""
-    return ", ".join(
-        f"{k} = {stored[k]!r}, not {v!r}" for k, v in fields.items() if stored[k] != v and k not in ignored
-    )
 
 
 def fingerprint() -> str:

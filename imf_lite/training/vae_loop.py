@@ -83,7 +83,7 @@ def train_vae(
     optimizer = torch.optim.AdamW(vae.parameters(), recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     state = checkpoint.State(vae, optimizer)
     if newest := checkpoint.latest(out / "checkpoints"):
-        state.restore(*checkpoint.load(newest))
+        state.restore(newest)
     average, weights = list(state.ema.parameters()), list(vae.parameters())
     while state.step < recipe.steps:
         g = generator("cpu", recipe.seed, state.step)

@@ -1,6 +1,0 @@
-"""imf_lite: one-step generation with MeanFlow and improved MeanFlow. Start at losses.py."""
-
-import warnings
-
-# torch's own, raised inside torch by the first Jacobian-vector product of a process.
-warnings.filterwarnings("ignore", message=r"`torch.jit.script` is deprecated", category=FutureWarning)

@@ -1,0 +1,67 @@
+"""Progress: a bar on a terminal, one line every half minute in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+INTERVAL = 30.0
+"""seconds between two lines of a log"""
+
+
+class Progress:
+    """Progress towards `total`, written to standard error; `show` says whether this process writes at all."""
+
+    def __init__(self, total: int, unit: str, title: str = "", show: bool = True):
+        self.total, self.unit, self.title, self.show = total, unit, title, show
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, unit=unit, desc=title or None, disable=not (show and self.terminal))
+        self.begun = self.last = time.monotonic()
+        self.done = self.first = 0
+        self.details: dict[str, object] = {}
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.bar.close()
+        if self.show and not self.terminal and self.done:
+            self.line()
+
+    def start_at(self, done: int) -> None:
+        """What was done before this process began: it does not count for the rate."""
+        self.done = self.first = self.bar.n = self.bar.initial = done
+
+    def to(self, done: int, **details: object) -> None:
+        """So much is done; `details` are shown beside it."""
+        self.bar.update(done - self.done)
+        self.done, self.details = done, details
+        self.bar.set_postfix(details, refresh=False)
+        now = time.monotonic()
+        if self.show and not self.terminal and now - self.last >= INTERVAL:
+            self.last = now
+            self.line()
+
+    def add(self, count: int) -> None:
+        """So much more is done."""
+        self.to(self.done + count, **self.details)
+
+    def write(self, text: str) -> None:
+        """A line of its own, which a bar does not overwrite."""
+        if self.show:
+            tqdm.write(text, file=sys.stderr)
+
+    def line(self) -> None:
+        """One line: how much of it, the rate, the time left."""
+        seconds = max(time.monotonic() - self.begun, 1e-9)
+        rate = (self.done - self.first) / seconds
+        left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+        details = "".join(f", {k} {v:.4g}" if isinstance(v, float) else f", {k} {v}" for k, v in self.details.items())
+        title = f"{self.title}: " if self.title else ""
+        print(
+            f"{title}{self.unit} {self.done:,} of {self.total:,}, {rate:.3g}/s, {left} left{details}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
