@@ -27,7 +27,8 @@ class Cond(NamedTuple):
 
     def omega_at(self, t: Tensor) -> Tensor:
         """The scale (B,) that acts at times t (B,): omega where t_min <= t <= t_max, ends included, and 1 elsewhere."""
-        if self.t_min is None:
+        assert self.omega is not None  # only guided networks are asked
+        if self.t_min is None or self.t_max is None:
             return self.omega
         return torch.where((self.t_min <= t) & (t <= self.t_max), self.omega, 1.0)
 
@@ -80,5 +81,7 @@ def check_guidance(cond: Cond) -> None:
     omega, t_min, t_max = cond.omega, cond.t_min, cond.t_max
     if omega is not None and readable(omega) and (~(omega >= 1)).any():
         raise ValueError(f"omega = {omega.min():.4g}; a guidance scale is at least 1, and 1 is no guidance.")
-    if t_min is not None and readable(t_min) and not ((t_min >= 0) & (t_min <= t_max) & (t_max <= 1)).all():
+    if t_min is None or t_max is None or not readable(t_min):
+        return
+    if not ((t_min >= 0) & (t_min <= t_max) & (t_max <= 1)).all():
         raise ValueError("the guidance interval must be 0 <= t_min <= t_max <= 1 in every row; (0, 1) is all times.")

@@ -25,9 +25,9 @@ def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, .
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
         if torch.compiler.is_compiling():
-            return torch.func.jvp(f, tuple(a.clone() for a in at), along)  # a slice would break the graph
-        if torch.is_grad_enabled():
-            return torch.func.jvp(f, at, along)
+            at = tuple(a.clone() for a in at)  # a slice would break the graph
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return torch.func.jvp(f, at, along)[:2]
         with forward_ad.dual_level(), ShortRules():
             value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))
     if rate is None:  # never taken for zero: du/dt would be silently wrong

@@ -68,14 +68,14 @@ def fixed(
     Rows that lost their label are not guided. The tangent is v_g itself (MF), or v_c (iMF's loss).
     """
     v_t = draws.e - draws.x
-    y = labels(draws)
+    y, drop = labels(draws)
     v_c, v_u = velocities(
         net, z, draws, own, Cond(y), Cond(torch.full_like(y, net.num_classes)), along_v_c or guidance.kappa > 0
     )
     v_g = guidance.omega * v_t + (1 - guidance.omega - guidance.kappa) * v_u
     if guidance.kappa:
         v_g = v_g + guidance.kappa * v_c
-    kept = like(~draws.drop, z)
+    kept = like(~drop, z)
     inside = (draws.t >= guidance.t_start) & (draws.t <= guidance.t_end)
     target = torch.where(kept & inside, v_g, v_t)
     return target, torch.where(kept, v_c, v_u) if along_v_c else target
@@ -95,14 +95,14 @@ def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Fl
     """
     v_t = draws.e - draws.x
     omega = cond.omega_at(draws.t.flatten())
-    zeros, ones, y = torch.zeros_like(omega), torch.ones_like(omega), labels(draws)
+    zeros, ones, (y, drop) = torch.zeros_like(omega), torch.ones_like(omega), labels(draws)
     everywhere = (None, None) if draws.t_min is None else (zeros, ones)
     null = torch.full_like(y, net.num_classes)
     v_c, v_u = velocities(
         net, z, draws, own, Cond(y, omega, *everywhere),
         Cond(null, ones if guidance.v_u_omega == "one" else omega, *everywhere),
     )  # fmt: skip
-    kept = like(~draws.drop, z)
+    kept = like(~drop, z)
     target = torch.where(kept, v_t + like(1 - 1 / omega, z) * (v_c - v_u), v_t)
     return target, torch.where(kept, v_c, v_u)
 
@@ -120,11 +120,11 @@ def velocities(
     return torch.cat([own[: rows.start], both[len(z) :]]), both[: len(z)]
 
 
-def labels(draws: Draws) -> Tensor:
-    """The true labels, before dropout. Raises ValueError where there are none."""
-    if draws.y is None:
+def labels(draws: Draws) -> tuple[Tensor, Tensor]:
+    """The true labels, before dropout, and which rows lose them. Raises ValueError where there are none."""
+    if draws.y is None or draws.drop is None:
         raise ValueError("guidance steers towards a class: it needs data with labels.")
-    return draws.y
+    return draws.y, draws.drop
 
 
 def like(row: Tensor, z: Tensor) -> Tensor:

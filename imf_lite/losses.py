@@ -23,14 +23,14 @@ def fm(u: Tensor, v: Tensor) -> Tensor:
     return u - v
 
 
-def mf(u: Tensor, h: Tensor, v: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+def mf(u: Tensor, h: Tensor, v: Tensor, slope: Callable[..., Tensor]) -> Tensor:
     """MeanFlow (arXiv 2505.13447, eq. 9 to 11): regress u on what the MeanFlow identity says it is."""
     du_dt = slope(along=v)  # v = e - x knows this one pair (x, e)
     target = v - h * du_dt  # no gradient, yet it moves with the network
     return u - target
 
 
-def imf(u: Tensor, h: Tensor, v: Tensor, v_theta: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+def imf(u: Tensor, h: Tensor, v: Tensor, v_theta: Tensor, slope: Callable[..., Tensor]) -> Tensor:
     """Improved MeanFlow (arXiv 2512.02012): regress the velocity that u implies on a fixed target."""
     du_dt = slope(along=v_theta)  # v_theta knows z_t only
     V = u + h * du_dt  # a velocity rebuilt from u

@@ -116,7 +116,7 @@ def squares(x: Tensor) -> Tensor:
 
 def check_draws(draws: Draws, method: Method) -> None:
     """Raise ValueError for draws that no step of this method can use (the network checks times and conditions)."""
-    x, e, n_eq = draws.x, draws.e, draws.n_eq
+    x, e, n_eq, t_min, t_max = draws.x, draws.e, draws.n_eq, draws.t_min, draws.t_max
     check_data("draws.x", x)
     if e.shape != x.shape:
         raise ValueError(f"draws.e has shape {tuple(e.shape)}, draws.x {tuple(x.shape)}: they must agree.")
@@ -124,7 +124,7 @@ def check_draws(draws: Draws, method: Method) -> None:
         raise ValueError(f"draws.n_eq = {n_eq}; it counts rows: 0 to {len(x)}.")
     if readable(x) and (draws.r[:n_eq] != draws.t[:n_eq]).any():
         raise ValueError(f"draws.n_eq = {n_eq} promises r = t on that many first rows, but some differ.")
-    if draws.t_min is not None and readable(x) and ((draws.t_min[:n_eq] > 0) | (draws.t_max[:n_eq] < 1)).any():
+    if t_min is not None and t_max is not None and readable(x) and ((t_min[:n_eq] > 0) | (t_max[:n_eq] < 1)).any():
         raise ValueError("rows with r = t have the guidance interval (0, 1): there v of the trained forward is reused.")
     if method == "fm" and n_eq < len(x):
         raise ValueError("flow matching knows r = t only: draw with p_r_neq_t = 0.")

@@ -7,12 +7,13 @@ only then, so that help and usage errors come at once. May import: everything.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import tyro
 
 from . import evaluate, export, lists, prepare, sample, search, train
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "prepare": (prepare.Prepare, prepare.prepare),
     "train": (train.Train, train.train),
     "sample": (sample.Sample, sample.sample),

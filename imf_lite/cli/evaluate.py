@@ -58,7 +58,7 @@ def evaluate(options: Evaluate) -> None:
     else:
         extractor, n = options.extractor or name, options.n or 1000
         if notes["latents"]:
-            evaluator = StoredEvaluator(pretrained_folder(name), images, extractor, weights, device)
+            evaluator: Evaluator = StoredEvaluator(pretrained_folder(name), images, extractor, weights, device)
         else:
             evaluator = Evaluator(data.load(name), extractor, weights, device)
         scores = evaluator(net, nfe, n, seed, sampler(options), omega, interval)

@@ -60,13 +60,13 @@ def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, 
     from ..system.devices import pick_device
     from ..training import checkpoint
 
-    if (options.run is None) == (options.weights is None):
-        raise ValueError("say which network: either --run FOLDER or --weights FILE.")
-    if options.run is not None:
+    if options.run is not None and options.weights is None:
         step = {"step": checkpoint.step_of(options.run / "checkpoints")}
         return training.load_network(options.run, device, options.ema), training.read_run(options.run) | step
-    net = weights.load(options.weights, options.size).to(pick_device(device))
-    return net, weights.read_notes(options.weights)
+    if options.weights is not None and options.run is None:
+        net = weights.load(options.weights, options.size).to(pick_device(device))
+        return net, weights.read_notes(options.weights)
+    raise ValueError("say which network: either --run FOLDER or --weights FILE.")
 
 
 def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> tuple[int, ...] | None:
@@ -104,7 +104,8 @@ def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents 
     from ..data import normalisation
 
     if described := notes.get("latents"):
-        return replace(normalisation.Latents(**described), **({"vae": options.vae} if options.vae else {}))
+        space = normalisation.Latents(**described)
+        return replace(space, vae=options.vae or space.vae)
     return normalisation.latent_space(options.latents, options.vae or "") if net.shape[0] == 4 else None
 
 

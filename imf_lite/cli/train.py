@@ -16,15 +16,17 @@ from .options import NetworkOptions, load_network, load_reference, to_images
 if TYPE_CHECKING:
     from ..system.distributed import Ranks
 
-AnyRecipe = Union[  # noqa: UP007 (built at run time)
-    tuple(
-        Annotated[
-            Recipe,
-            tyro.conf.subcommand(name, default=recipe(), description=recipe.__doc__, prefix_name=False),
-        ]
-        for name, recipe in RECIPES.items()
-    )
-]
+    AnyRecipe = Recipe
+else:
+    AnyRecipe = Union[  # noqa: UP007 (built at run time)
+        tuple(
+            Annotated[
+                Recipe,
+                tyro.conf.subcommand(name, default=recipe(), description=recipe.__doc__, prefix_name=False),
+            ]
+            for name, recipe in RECIPES.items()
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device
         return
     of_run = NetworkOptions(run=out)
     net, notes = load_network(of_run, device)
-    guidance = {} if net.guided == "no" else {"omega": options.omega}
+    guidance: dict = {} if net.guided == "no" else {"omega": options.omega}
     guidance |= {"interval": options.interval} if net.guided == "interval" else {}
     scores = evaluate(
         net, to_images(net, notes, of_run), load_reference(options.reference, notes, options.extractor),

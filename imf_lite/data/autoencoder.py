@@ -18,11 +18,11 @@ def load_vae(name: str | Path):
     except ImportError as error:
         raise ValueError("images are decoded by diffusers: `pip install diffusers`, or leave out the VAE.") from error
     logging.set_verbosity_error()  # it recommends accelerate, which a frozen VAE does not need
-    where = pretrained_folder("fashion") / "vae" if name == "fashion" else name
-    if name == "fashion" and not where.exists():
-        raise ValueError(f"{where} is not there: make it with `make fashion`.")
+    shipped = pretrained_folder("fashion") / "vae"
+    if name == "fashion" and not shipped.exists():
+        raise ValueError(f"{shipped} is not there: make it with `make fashion`.")
     try:
-        return AutoencoderKL.from_pretrained(str(where)).eval().requires_grad_(False)
+        return AutoencoderKL.from_pretrained(str(shipped if name == "fashion" else name)).eval().requires_grad_(False)
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {str(name)!r}: it is neither a folder with config.json and weights, nor can it be "

@@ -21,7 +21,7 @@ from ..system.files import read_json, sha256
 from ..system.rng import generator
 from .normalisation import Latents, latent_space
 
-DTYPES = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
+DTYPES: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
 
 
 @dataclass(frozen=True)

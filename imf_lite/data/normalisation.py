@@ -50,7 +50,7 @@ def latent_space(normalisation: Normalisation, vae: str, fitted: dict[str, list[
         raise ValueError("a fitted normalisation comes from prepared data: choose 'imf' or 'mf' here.")
     if normalisation not in ("fitted", *CONSTANTS):
         raise ValueError(f"normalisation = {normalisation!r}; choose 'imf', 'mf' or 'fitted'.")
-    mean, std = (fitted["mean"], fitted["std"]) if normalisation == "fitted" else CONSTANTS[normalisation]
+    mean, std = (fitted["mean"], fitted["std"]) if fitted and normalisation == "fitted" else CONSTANTS[normalisation]
     if fitted is not None and len(fitted["mean"]) != len(mean):
         raise ValueError(
             f"normalisation {normalisation!r} is for {len(mean)} channels, the latents have {len(fitted['mean'])}: "

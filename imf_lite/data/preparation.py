@@ -34,7 +34,7 @@ class Progress(NamedTuple):
 
 def prepare(
     source: Source, vae, vae_name: str, out: str | Path, features: tuple[str, Callable[[Tensor], Tensor]] | None = None,
-    batch: int = 64, workers: int = 0, device: str = "cpu", save_every: int = 50, bf16: bool = False,
+    batch: int = 64, workers: int = 0, device: torch.device | str = "cpu", save_every: int = 50, bf16: bool = False,
     ranks: Ranks | None = None,
 ) -> Iterator[Progress]:  # fmt: skip
     """Encode a source into the cache `out`, yielding after each batch; the same call again resumes.
@@ -67,7 +67,8 @@ def prepare(
         return
     check_disk(out, (total - read) * sum(array.nbytes for array in example.values()))
     batches = [range(first, min(first + batch, total)) for first in range(read, total, batch)]
-    loader = iter(DataLoader(Readable(source), batch_sampler=batches[ranks.rank :: ranks.size], num_workers=workers))
+    turns = map(list, batches[ranks.rank :: ranks.size])
+    loader = iter(DataLoader(Readable(source), batch_sampler=turns, num_workers=workers))
     with Writer(out, list(example) if ranks.first else []) as writer:
         for k in range(0, len(batches), ranks.size):
             for index, rows, errors in filter(None, ranks.gather_objects(encode_batch(next(loader, None), arrays))):
@@ -137,7 +138,7 @@ class Writer:
 
 
 @torch.no_grad()
-def encode(vae, images: Tensor, device: str = "cpu", bf16: bool = False) -> np.ndarray:
+def encode(vae, images: Tensor, device: torch.device | str = "cpu", bf16: bool = False) -> np.ndarray:
     """Posterior mean and standard deviation (B, 2C, h, w) of uint8 images (B, 1 or 3, H, W)."""
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
         posterior = vae.encode(images.to(device).float() / 127.5 - 1).latent_dist
@@ -181,7 +182,8 @@ def finish(out: Path, header: dict, corrupt: list) -> None:
         raise ValueError(f"no image of {header['source']} could be read; the first: {corrupt[0]}.")
     mean, std = fit(split["moments.f32"], rows)
     if "features.f32" in split:
-        np.savez(out / "statistics.npz", **statistics(split["features.f32"], rows))
+        mu, sigma = statistics(split["features.f32"], rows).values()
+        np.savez(out / "statistics.npz", mu=mu, sigma=sigma)
     meta = {
         "about": header,
         "corrupt": corrupt,

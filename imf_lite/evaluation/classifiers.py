@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import data
+from ..data import digits
 from ..data.images import to_uint8
 from ..system.files import digest, read_tensors, write_tensors
 from ..system.paths import cache_folder, pretrained_folder
@@ -53,8 +53,8 @@ def digits_classifier() -> tuple[Classifier, str]:
     """The digits' classifier and the SHA-256 of its weights; trained on first use (about 20 s), then cached."""
     path = cache_folder() / f"digits-classifier-{code_digest()}.safetensors"
     if not path.exists():
-        split = data.load("digits").train
-        write_tensors(path, train_classifier(Classifier, to_uint8(split.x), split.y).state_dict())
+        (x, y), _, _ = digits.load()
+        write_tensors(path, train_classifier(Classifier, to_uint8(x), y).state_dict())
     return load_classifier(Classifier(), path)
 
 

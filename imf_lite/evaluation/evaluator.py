@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data import Data
+from ..data import Data, LatentSplit, Split
 from ..data.images import to_uint8
 from ..sampling import generate, sample
 from ..system.files import read_tensors
-from .classifiers import CLASSIFIERS
+from .classifiers import CLASSIFIERS, Classifier
 from .extractors import extract
 from .metrics import compare, floor, nearest
 from .references import from_features
@@ -28,17 +27,19 @@ class Evaluator:
         extractor, weights, device: see `extractors.extract`.
     """
 
-    images = staticmethod(to_uint8)
+    images: Callable[[Tensor], Tensor] = staticmethod(to_uint8)
     """how a network's samples become uint8 images"""
+    classifier: Classifier | None
+    checksum: str | None
 
     def __init__(
         self, data: Data, extractor: str = "digits", weights: str | None = None, device: torch.device | str = "cpu"
     ):
         self.data, self.extractor, self.weights, self.device = data, extractor, weights, device
-        self.reference = to_uint8(data.held_out.x)
+        self.reference = to_uint8(pixels(data.held_out).x)
         self.real = from_features(self.extract(self.reference), f"held-out split, {len(self.reference)} images")
         self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
-        self.floor = cache(self.floor)
+        self.known: dict[tuple[int, int], dict[str, float]] = {}
 
     def extract(self, images: Tensor) -> Tensor:
         """Features of uint8 images."""
@@ -53,12 +54,14 @@ class Evaluator:
 
         Sets are drawn from both splits and hold equally many of each class, as generated ones do.
         """
-        images = torch.cat([to_uint8(self.data.train.x), self.reference])
-        return floor(self.extract(images), self.pooled_labels(), n, len(self.reference), draws)
+        if (n, draws) not in self.known:
+            features = self.extract(torch.cat([to_uint8(pixels(self.data.train).x), self.reference]))
+            self.known[n, draws] = floor(features, self.pooled_labels(), n, len(self.reference), draws)
+        return self.known[n, draws]
 
     def pooled_labels(self) -> Tensor:
         """Labels of both splits; zeros where the data set has none."""
-        splits = (self.data.train, self.data.held_out)
+        splits = (pixels(self.data.train), pixels(self.data.held_out))
         return torch.cat([torch.zeros(len(s.x), dtype=torch.int64) if s.y is None else s.y for s in splits])
 
     def __call__(
@@ -69,6 +72,7 @@ class Evaluator:
         x, y = generate(net, n, steps, seed, sampler, omega=omega, interval=interval)
         images = self.images(x).cpu()
         scores, floor = self.measure(images), self.floor(n)
+        assert scores["fid"] is not None  # always known
         result = scores | {
             "fid_over_floor": scores["fid"] / floor["fid"],
             "floor": floor,
@@ -102,7 +106,7 @@ class Evaluator:
 
     def nearest_neighbours(self, images: Tensor) -> dict[str, float]:
         """Distances to the nearest training image, of samples and of held-out images."""
-        train = to_uint8(self.data.train.x)
+        train = to_uint8(pixels(self.data.train).x)
         return {"nearest_train": nearest(images, train), "nearest_train_of_real": nearest(self.reference, train)}
 
 
@@ -127,8 +131,8 @@ class StoredEvaluator(Evaluator):
         self.real, self.floors = from_features(tensors["features"].float(), stored["about"]), stored["floors"]
         self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
 
-    def floor(self, n: int) -> dict[str, float]:
-        """What n real images score, as it was measured. Raises ValueError where it was not."""
+    def floor(self, n: int, draws: int = 10) -> dict[str, float]:
+        """What n real images score, as it was measured, always by 10 draws. Raises ValueError where it was not."""
         if str(n) not in self.floors:
             raise ValueError(f"what real images score was measured for n = {', '.join(self.floors)}, not {n}.")
         return self.floors[str(n)]
@@ -136,3 +140,10 @@ class StoredEvaluator(Evaluator):
     def nearest_neighbours(self, images: Tensor) -> dict[str, float]:
         """Nothing: the training images are not here."""
         return {}
+
+
+def pixels(split: Split | LatentSplit | None) -> Split:
+    """A split that holds images. Raises ValueError for one of latents, or none."""
+    if not isinstance(split, Split):
+        raise ValueError("samples are measured against images: give a data set of pixels with a held-out split.")
+    return split

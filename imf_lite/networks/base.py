@@ -76,7 +76,7 @@ class Network(nn.Module, ABC):
             raise ValueError(f"z holds samples of shape {tuple(z.shape[1:])}; this network was built for {self.shape}.")
         check_times(z, r, t)
         omega, interval = self.guided != "no", self.guided == "interval"
-        built = Cond(self.num_classes is not None, omega, interval, interval)
+        built = (self.num_classes is not None, omega, interval, interval)
         for name, c, wanted in zip(Cond._fields, cond, built, strict=True):
             if wanted and c is None:
                 raise ValueError(
@@ -86,6 +86,6 @@ class Network(nn.Module, ABC):
                 raise ValueError(f"this network was built without the condition {name}: leave it out, or rebuild.")
             if c is not None and c.shape != (len(z),):
                 raise ValueError(f"condition {name} has shape {tuple(c.shape)}; a batch of {len(z)} needs ({len(z)},).")
-        if cond.y is not None:
+        if cond.y is not None and self.num_classes is not None:
             check_labels(cond.y, self.num_classes)
         check_guidance(cond)

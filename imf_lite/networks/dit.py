@@ -17,6 +17,10 @@ class DiT(Network):
     t itself is not an input, h is.
     """
 
+    cos: Tensor
+    sin: Tensor
+    positions: Tensor
+
     def __init__(self, config: DiTConfig, shape: tuple[int, int, int], num_classes: int | None):
         super().__init__(config, shape, num_classes)
         D, out = config.width, config.patch**2 * shape[0]
@@ -47,7 +51,7 @@ class DiT(Network):
 
         self.shared_blocks, self.u_heads = blocks(shared), blocks(config.depth - shared)
         self.u_final_layer = FinalLayer(D, out)
-        if self.has_v:  # last, so that all weights above are the same without it
+        if config.v_depth is not None:  # last, so that all weights above are the same without it
             self.v_heads, self.v_final_layer = blocks(config.v_depth), FinalLayer(D, out)
 
     def tokens(self, count: int, width: int) -> nn.Parameter:
@@ -56,11 +60,9 @@ class DiT(Network):
         return nn.Parameter(torch.randn(count, width) * width**-0.5)
 
     def trunk(self, z: Tensor, r: Tensor, t: Tensor, cond) -> tuple[Tensor, tuple[Tensor, ...]]:
-        patches, rope = self.x_embedder(z), ()
-        if self.config.modern:
-            rope = (self.cos, self.sin)
-        else:
-            patches = patches + self.positions
+        patches, modern = self.x_embedder(z), self.config.modern
+        rope = (self.cos, self.sin) if modern else ()
+        patches = patches if modern else patches + self.positions
         x = torch.cat([*self.condition_tokens(t - r, cond).values(), patches], dim=1)  # (B, prefix + N, D)
         for block in self.shared_blocks:
             x = block(x, rope)

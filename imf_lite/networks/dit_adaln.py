@@ -23,7 +23,7 @@ class AdaLNDiT(Network):
         self.register_buffer("positions", sincos_positions(self.x_embedder.grid, D), persistent=False)
         self.blocks = nn.ModuleList(AdaLNBlock(D, config.heads) for _ in range(config.depth))
         self.final_layer = AdaLNFinal(D, out)
-        if self.has_v:  # last, so that all weights above are the same without it
+        if config.v_depth is not None:  # last, so that all weights above are the same without it
             self.v_blocks = nn.ModuleList(AdaLNBlock(D, config.heads) for _ in range(config.v_depth))
             self.v_final_layer = AdaLNFinal(D, out)
 

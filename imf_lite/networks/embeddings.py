@@ -20,13 +20,16 @@ class ScalarEmbedding(nn.Module):
     of the initial weights: 0.02 in MF; None means fan_in^-0.5, as in iMF.
     """
 
+    freq: Tensor
+
     def __init__(self, width: int, scale: float = 1.0, std: float | None = None, sinusoids: int = 256):
         super().__init__()
         half = sinusoids // 2
         freq = scale * torch.exp(-math.log(1e4) * torch.arange(half) / half)
         self.register_buffer("freq", freq, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(sinusoids, width), nn.SiLU(), nn.Linear(width, width))
-        for linear in (self.mlp[0], self.mlp[2]):
+        first, second = nn.Linear(sinusoids, width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
+        for linear in (first, second):
             nn.init.normal_(linear.weight, std=linear.in_features**-0.5 if std is None else std)
             nn.init.zeros_(linear.bias)
 

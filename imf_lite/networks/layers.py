@@ -70,6 +70,8 @@ class ClassicAttention(nn.Module):
 class RMSNorm(nn.RMSNorm):
     """x over its root mean square, times a weight, over the last dimension (D,)."""
 
+    eps: float
+
     def __init__(self, width: int):
         super().__init__(width, eps=1e-6)
 
@@ -144,7 +146,7 @@ class Patches(nn.Module):
             raise ValueError(f"patch {patch} does not divide images of {size[0]} x {size[1]}.")
         self.proj = nn.Conv2d(channels, width, patch, patch)
         nn.init.xavier_uniform_(self.proj.weight.data.view(width, -1))  # as a Linear
-        nn.init.zeros_(self.proj.bias)
+        nn.init.zeros_(self.proj.get_parameter("bias"))
         self.patch, self.grid = patch, (size[0] // patch, size[1] // patch)
 
     def forward(self, z: Tensor) -> Tensor:

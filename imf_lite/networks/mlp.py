@@ -41,7 +41,7 @@ class MLP(Network):
         self.conditioning = SummedEmbedding(width, num_classes, config.guided, config.time_scale)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
         self.u_head = FinalLayer(width, dims)
-        if self.has_v:  # last, so that all weights above are the same without it
+        if config.v_depth is not None:  # last, so that all weights above are the same without it
             self.v_blocks = nn.ModuleList(Block(width) for _ in range(config.v_depth))
             self.v_head = FinalLayer(width, dims)
 

@@ -82,8 +82,13 @@ def export_u(net: Network, path: str | Path, half: bool = False, notes: dict | N
         "t_min": "[0, t_max]",
         "t_max": "[t_min, 1]",
     }
-    description = {"kind": "u", "shape": list(net.shape), "num_classes": net.num_classes, "guided": net.guided}
-    description |= {"ranges": {name: ranges[name] for name in given}}
+    description = {
+        "kind": "u",
+        "shape": list(net.shape),
+        "num_classes": net.num_classes,
+        "guided": net.guided,
+        "ranges": {name: ranges[name] for name in given},
+    }
     return write(U(net), given, "u", Path(path), half, description | (notes or {}))
 
 
@@ -124,20 +129,21 @@ def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, 
         program = torch.onnx.export(
             traced, dynamo=True, verbose=False, input_names=list(given), output_names=[output], dynamic_shapes=shapes
         )
+    assert program is not None  # with dynamo there is one
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in Python it came from: a third of the file
     if half:
         halve(onnx, model)
     content = model.SerializeToString()
-    session, error = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), 0.0
+    session, gap = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), 0.0
     for rows in (BATCH, 1):  # another batch than the traced one, too
         some = {name: value[-rows:] for name, value in given.items()}
         expected = module(*some.values())
         (output_array,) = session.run(None, {name: value.numpy() for name, value in some.items()})
-        error = max(error, float(np.abs(output_array - expected.numpy()).max() / max(1.0, float(expected.abs().max()))))
-    if not error < TOLERANCE:
-        raise RuntimeError(f"onnxruntime differs from PyTorch by {error:.2g}, more than {TOLERANCE}: not written.")
+        gap = max(gap, float(np.abs(output_array - expected.numpy()).max() / max(1.0, float(expected.abs().max()))))
+    if not gap < TOLERANCE:
+        raise RuntimeError(f"onnxruntime differs from PyTorch by {gap:.2g}, more than {TOLERANCE}: not written.")
     write_bytes(path, content)
     described = {
         "inputs": {
@@ -146,7 +152,7 @@ def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, 
         "output": {output: ["B", *expected.shape[1:]]},
         "weights": "float16" if half else "float32",
         "bytes": len(content),
-        "difference_from_pytorch": float(f"{error:.2g}"),
+        "difference_from_pytorch": float(f"{gap:.2g}"),
     }
     write_text(path.with_suffix(".json"), json.dumps(description | described, indent=1))
     return description | described

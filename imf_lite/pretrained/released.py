@@ -54,7 +54,7 @@ def from_released(name: str | Path, size: int | None = None) -> Network:
     with torch.device("meta"):
         check(build(config, shape, classes), tensors, str(path), optional=() if has_v else ("v_heads.",))
     if not has_v:
-        tensors = u_path(tensors, config.depth - config.v_depth)
+        tensors = u_path(tensors, config.depth - (config.v_depth or 0))
         config = dataclasses.replace(config, v_depth=None)
     return ready(config, shape, classes, tensors)
 
@@ -86,8 +86,7 @@ def read_config(
         width, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
         head = len(tensors["shared_blocks.0.attn.q_norm.weight"])
         classes = len(tensors["y_embedder.weight"]) - 1
-        counts = {k: len(tensors[f"{k}_tokens"]) for k in ("class", "omega", "time")}
-        counts["interval"] = len(tensors["t_min_tokens"])
+        tokens = {k: len(tensors[f"{k}_tokens"]) for k in ("class", "omega", "time", "t_min")}
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} does not hold an iMF network: {error} is missing or misshapen.") from error
     if size is None and channels != 4:
@@ -100,6 +99,7 @@ def read_config(
     )
     config = DiTConfig(
         width=width, depth=shared + heads, heads=width // head, patch=patch, v_depth=heads, guided="interval",
-        **{f"{k}_tokens": n for k, n in counts.items()},
+        class_tokens=tokens["class"], omega_tokens=tokens["omega"], interval_tokens=tokens["t_min"],
+        time_tokens=tokens["time"],
     )  # fmt: skip
     return config, (channels, size or 32, size or 32), classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from typing import Any
 
 from ..configs import PRESETS, DiTConfig, DrawConfig, Fixed, Flexible
 from .recipe import Recipe, override
@@ -19,7 +20,7 @@ MF_GUIDANCE = {
     "l2": Fixed(omega=0.2, kappa=0.92, t_end=0.8),
     "xl2": Fixed(omega=0.2, kappa=0.92, t_end=0.75),
 }
-ABLATION = {
+ABLATION: dict[str, dict[str, Any]] = {
     # the paper's steps from MF to iMF, each with what changes against "mf"
     "mf": {},
     "boundary": {"method": "imf"},
@@ -99,12 +100,15 @@ def imagenet_mf_b4_short() -> Recipe:
 
 def imagenet_rehearsal() -> Recipe:
     """Full scale in miniature: the ImageNet pipeline's every part on a tiny network, in a minute."""
-    tokens = {"class_tokens": 2, "omega_tokens": 1, "interval_tokens": 1, "time_tokens": 1}
+    net = DiTConfig(
+        width=32, depth=2, heads=2, patch=8, v_depth=1, guided="interval",
+        class_tokens=2, omega_tokens=1, interval_tokens=1, time_tokens=1,
+    )  # fmt: skip
     return override(
         imagenet_imf("b2"),
         {
             "name": "imagenet_rehearsal",
-            "net": DiTConfig(width=32, depth=2, heads=2, patch=8, v_depth=1, guided="interval", **tokens),
+            "net": net,
             "normalisation": "fitted",
             "steps": 60,
             "batch": 16,

@@ -10,7 +10,7 @@ import torch
 from ..configs import Precision
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: torch.device | str | None = None) -> torch.device:
     """The device named, or the best there is: cuda, mps, cpu. Raises ValueError for one that is not there."""
     if name:
         try:

@@ -11,7 +11,7 @@ import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -47,14 +47,14 @@ class Ranks:
         """The objective, compiled if wanted, with gradients averaged over the ranks."""
         if compile:
             torch._dynamo.config.optimize_ddp = False  # it would cut the graph into buckets, through the slope
-            objective = torch.compile(objective, dynamic=False)
+            objective = cast(nn.Module, torch.compile(objective, dynamic=False))
         if self.size == 1:
             return objective
         return DistributedDataParallel(objective, gradient_as_bucket_view=True)
 
     def no_sync_until_last(self, wrapped: nn.Module, last: bool) -> AbstractContextManager:
         """A context for one of several micro-batches: ranks exchange gradients in the last one only."""
-        return nullcontext() if last or self.size == 1 else wrapped.no_sync()
+        return nullcontext() if last or not isinstance(wrapped, DistributedDataParallel) else wrapped.no_sync()
 
     def all_gather(self, rows: Tensor) -> Tensor:
         """Rows (K, B) of every rank, in order: (K, size B)."""

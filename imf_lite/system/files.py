@@ -69,7 +69,7 @@ def digest(tensors: dict[str, Tensor], counters: str = "") -> str:
     for name in sorted(tensors):
         tensor = tensors[name].cpu()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy())
+        sha.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -51,8 +51,9 @@ class Watch:
     """Told each record, says when a run leaves its recipe's band: a message, once for each quantity; else None."""
 
     def __init__(self, recipe: Recipe):
-        self.band, self.recent, self.warned = load(recipe), [], set()
-        self.whole = WINDOW // recipe.log_every
+        self.band, self.whole = load(recipe), WINDOW // recipe.log_every
+        self.recent: list[dict] = []
+        self.warned: set[str] = set()
 
     def __call__(self, record: dict) -> str | None:
         if self.band is None:

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import guidance
-from ..draws import draw
+from ..draws import Draws, draw
 from ..networks import build
 from ..objective import Objective
 from ..recipes import Recipe
@@ -37,7 +37,7 @@ def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -
     objective = Objective(net, recipe.method, recipe.p, recipe.c, guidance.rule(recipe.method, recipe.guidance))
     y = None if num_classes is None else torch.zeros(ROWS, dtype=torch.int64)
     drawn = draw(torch.zeros(ROWS, *shape), y, recipe.draws, torch.Generator().manual_seed(0), recipe.net.guided)
-    drawn = drawn._replace(**{k: v.to("meta") for k, v in drawn._asdict().items() if torch.is_tensor(v)})
+    drawn = Draws._make(v.to("meta") if torch.is_tensor(v) else v for v in drawn)
     # written-out attention everywhere: the counter does not know every fused kernel
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         objective(drawn).loss.backward()

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+from torch import Tensor
 
 from .. import guidance, losses
 from ..data import Data, load
@@ -53,8 +54,8 @@ class StoppedError(RuntimeError):
 
 
 def train(
-    recipe: Recipe, out: str | Path, data: Data | None = None, device: str | None = None, slope=losses.slope,
-    compile: bool = False, ranks: Ranks | None = None, init: Network | None = None,
+    recipe: Recipe, out: str | Path, data: Data | None = None, device: torch.device | str | None = None,
+    slope=losses.slope, compile: bool = False, ranks: Ranks | None = None, init: Network | None = None,
     on_non_finite: Literal["stop", "skip"] = "stop", stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:  # fmt: skip
     """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`, which it locks.
@@ -94,7 +95,8 @@ def run(
     state = checkpoint.State(net, optimizer, (recipe.ema, *recipe.more_emas))
     restore_or_begin(recipe, out, data, state, ranks, init)
 
-    weights, averages = list(net.parameters()), [list(ema.parameters()) for ema in state.emas]
+    weights: list[Tensor] = list(net.parameters())
+    averages: list[list[Tensor]] = [list(ema.parameters()) for ema in state.emas]
     when = itertools.product(range(state.step, recipe.steps), parts)
     batches = ahead((partial(batch, recipe, data, *k) for k in when), threaded=device.type == "cuda")
     peak_share = share_of_peak(recipe, data, device, ranks)
@@ -111,8 +113,8 @@ def run(
                 with matmul_precision(recipe.precision), ranks.no_sync_until_last(loss, part == parts[-1]):
                     steps.append(loss(draws))
                     (steps[-1].loss / len(parts)).backward()
+            gradients = cast(list[Tensor], [p.grad for p in weights])  # every weight has one
             # the one host read of a step that is not logged
-            gradients = [p.grad for p in weights if p.grad is not None]
             grad_norm = float(torch.nn.utils.get_total_norm(gradients))
             finite = math.isfinite(grad_norm)
             in_a_row = 0 if finite else in_a_row + 1

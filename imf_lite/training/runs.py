@@ -160,7 +160,7 @@ def read_run(out: str | Path) -> dict:
         return kept
 
 
-def load_network(out: str | Path, device: str | None = None, ema: int = 0) -> Network:
+def load_network(out: str | Path, device: torch.device | str | None = None, ema: int = 0) -> Network:
     """The EMA network of a run, from its newest checkpoint; ema: which of several decays.
 
     Raises ValueError where there is none.

@@ -43,7 +43,7 @@ class VAERecipe:
     save_every: int = 250
 
 
-def build_vae(recipe: VAERecipe, shape: tuple[int, int, int]):
+def build_vae(recipe: VAERecipe, shape: tuple[int, ...]):
     """diffusers' AutoencoderKL for images of a shape (C, H, W), its weights fixed by the seed."""
     from diffusers import AutoencoderKL
 
@@ -84,7 +84,8 @@ def train_vae(
     state = checkpoint.State(vae, optimizer)
     if newest := checkpoint.latest(out / "checkpoints"):
         state.restore(newest)
-    average, weights = list(state.ema.parameters()), list(vae.parameters())
+    average: list[Tensor] = list(state.ema.parameters())
+    weights = list(vae.parameters())
     while state.step < recipe.steps:
         g = generator("cpu", recipe.seed, state.step)
         x = images[torch.randint(len(images), (recipe.batch,), generator=g)].float() / 127.5 - 1
@@ -100,7 +101,7 @@ def train_vae(
         if state.step % recipe.save_every == 0 or state.step == recipe.steps:
             checkpoint.save(out / "checkpoints", state)
         yield state.step, float(loss.detach())
-    state.ema.save_pretrained(out / "vae")
+    state.ema.save_pretrained(out / "vae")  # type: ignore[operator]  # an AutoencoderKL
 
 
 def vae_loss(vae, x: Tensor, recipe: VAERecipe, perceptual_net: nn.Module, g: torch.Generator) -> Tensor:
@@ -116,6 +117,7 @@ def vae_loss(vae, x: Tensor, recipe: VAERecipe, perceptual_net: nn.Module, g: to
 def maps(perceptual_net: nn.Module, x: Tensor) -> list[Tensor]:
     """A classifier's features at each resolution, of unit length at each place (Zhang et al., arXiv 1801.03924)."""
     features = []
+    assert isinstance(perceptual_net.body, nn.Sequential)
     for layer in perceptual_net.body:
         if isinstance(layer, nn.MaxPool2d):
             features.append(F.normalize(x, dim=1))

@@ -93,7 +93,7 @@ def open_splits(path: str | Path, size: int = 256) -> dict[str, Source]:
         train = ClassFolders(path / "train", size)
         held_out = next((path / name for name in ("test", "val") if class_names(path / name)), None)
         # ImageNet's own test folder, and Kaggle's val, hold images of no class: they are left out
-        return {"train": train} | ({"test": ClassFolders(held_out, size, train.classes)} if held_out else {})
+        return {"train": train, **({"test": ClassFolders(held_out, size, train.classes)} if held_out else {})}
     for folder in (path, path / "data"):
         if shards := sorted(folder.glob("*.parquet")):
             return by_split(shards, lambda files: ParquetShards(files, size))

@@ -78,7 +78,7 @@ class ParquetShards:
         return {"paths": self.paths, "size": self.size}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(state["paths"], state["size"])
+        ParquetShards.__init__(self, state["paths"], state["size"])
 
 
 def label_names(metadata: dict[bytes, bytes], label: str | None) -> list[str]:
