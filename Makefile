@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo lab test lint claims fashion book test-browser
+.PHONY: help demo lab test test-lowest lint claims fashion book test-browser
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
@@ -17,6 +17,18 @@ demo: $(READY)  ## train FM, MF and iMF on digits and check the claims: 4 to 6 m
 
 test: $(READY) lint  ## ruff, types, spelling, pytest, and every notebook with its assertions: about 15 minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax notebooks tests
+
+# the core: not the notebooks, nor what concerns this repository alone
+test-lowest: .venv-lowest/.ready  ## the core's tests on the lowest versions that pyproject.toml promises: 15 minutes
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests \
+		--ignore tests/test_project.py --ignore tests/test_book.py
+
+.venv-lowest/.ready: pyproject.toml tests/lowest.py
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install -q -c .venv-lowest/constraints.txt -e ".[notebooks,export,shards]" \
+		datasets pytest pytest-xdist pyyaml scipy setuptools webdataset
+	touch $@
 
 claims: $(READY)  ## run all experiments behind CLAIMS.md again, except Fashion-MNIST's: about three hours
 	for command in experiments.stability experiments.knobs experiments.digits experiments.quality \

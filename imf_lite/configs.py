@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import dataclass, is_dataclass
-from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Method = Literal["fm", "mf", "imf"]
@@ -29,16 +28,10 @@ OMEGA_MAX = 8.0
 
 def check_fields(config: Any) -> None:
     """Raise ValueError for a field of another type than declared, a word that is no choice, or a number not finite."""
-    for name, kind in type_hints(type(config)).items():
+    for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
         if problem := mismatch(value, kind):
             raise ValueError(f"{name} = {value!r}; {problem}.")
-
-
-@cache
-def type_hints(kind: type) -> dict[str, Any]:
-    """The declared types of a dataclass's fields."""
-    return get_type_hints(kind)
 
 
 def mismatch(value: Any, kind: Any) -> str | None:

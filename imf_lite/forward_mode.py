@@ -28,7 +28,8 @@ def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, .
             at = tuple(a.clone() for a in at)  # a slice would break the graph
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return torch.func.jvp(f, at, along)[:2]
-        with forward_ad.dual_level(), ShortRules():
+        # eager: before torch 2.14, compiled code drops tangents, or takes a part of them for zero
+        with torch.compiler.set_stance("force_eager"), forward_ad.dual_level(), ShortRules():
             value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))
     if rate is None:  # never taken for zero: du/dt would be silently wrong
         raise RuntimeError(

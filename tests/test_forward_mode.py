@@ -70,18 +70,14 @@ def test_a_derivative_that_is_not_there_is_an_error_and_not_zero():
 
 
 @torch.no_grad()
-def test_the_slope_of_a_compiled_network_is_right_or_an_error():
+def test_the_slope_of_a_compiled_network_is_that_of_the_network():
+    """Compiled by inductor, torch before 2.14 drops tangents: du/dt was silently zero."""
     net, draws = network("mlp"), drawn(p_r_neq_t=1.0)
     z, cond = point(draws)
     expected = losses.slope(net, z, draws.r, draws.t, cond, 0, z)
-    compiled = torch.compile(net, backend="eager")
-    compiled.u = lambda z, r, t, cond: compiled(z, r, t, cond, need="u")[0]
-    try:
-        found = losses.slope(compiled, z, draws.r, draws.t, cond, 0, z)
-    except RuntimeError as error:  # torch before 2.9 drops the tangent
-        assert "gave no derivative" in str(error)
-    else:
-        torch.testing.assert_close(found, expected)
+    net.compile()
+    net(z, draws.r, draws.t, cond)  # compiled now
+    assert_close(losses.slope(net, z, draws.r, draws.t, cond, 0, z), expected)
 
 
 @torch.no_grad()

@@ -156,7 +156,7 @@ def read_run(out: str | Path) -> dict:
             raise ValueError(
                 f"{out} holds no run: train first, e.g. `imf-lite train digits_imf --out {out}`."
             ) from error
-        warnings.warn(f"{path} is missing or damaged: what {newest.name} says of the run is taken.", stacklevel=3)
+        warnings.warn(f"{path} is missing or damaged: what {newest} says of the run is taken.", stacklevel=3)
         return kept
 
 
