@@ -42,7 +42,6 @@ def test_train_takes_overrides_and_says_where_and_on_what(monkeypatch, capsys, t
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("train", "digits_imf", "--net.v-depth", 9), "v_depth = 9"),
         (("train", "digits_imf", "--batch", 2000), "lower the batch"),
         (("train", "digits_imf", "--data", "mnist"), "no data set named 'mnist'"),
         (("sample", "--run", "nowhere"), "holds no checkpoint: train first"),
@@ -62,11 +61,23 @@ def test_an_unknown_recipe_or_field_names_the_known_ones(monkeypatch, capsys):
         (("train", "digits_imff"), "digits_imf_boundary"),
         (("train", "digits_imf", "--stepz", 3), "--steps"),
         (("train", "digits_mf", "--method", "fm"), "flow matching knows r = t only"),
+        (("train", "digits_imf", "--net.v-depth", 9), "v_depth = 9; it counts blocks"),
+        (("train", "digits_imf", "--net.width", 0), "net.width = 0; it must be at least 1"),
+        (("train", "digits_imf", "--batch", 0), "batch = 0; it must be at least 1"),
+        (("train", "digits_imf", "--seed", -1), "seed = -1; it must not be negative"),
+        (("train", "digits_imf", "--lr", "nan"), "lr = nan; it must be a finite number"),
+        (("train", "digits_imf", "--steps", 2.5), "invalid literal for int"),
+        (("train", "digits_imf", "--draws.p-std", -1), "draws.p_std = -1"),
+        (("train", "digits_imf", "--decay", "cosine"), "cosine"),
+        (("train", "digits_imf", "--batch", 64, "--parts", 64), "no row of a micro-batch of 1 has r < t"),
+        (("sampel",), "Available subcommands: prepare, train, sample"),
+        (("sample", "--nfe", "x"), "Error parsing --nfe"),
     ):
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as stop:
             run(monkeypatch, *words)
         shown = capsys.readouterr()
-        assert named in shown.err + shown.out
+        assert stop.value.code == 2 and not shown.out, words
+        assert named in shown.err and shown.err.count("\n") == 1 and shown.err.startswith("imf-lite: "), words
 
 
 def test_numbers_of_samples_that_make_no_sense(monkeypatch, tmp_path):

@@ -6,8 +6,14 @@ only then, so that help and usage errors come at once. May import: everything.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 import tyro
 
@@ -26,25 +32,74 @@ COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
 """the options and the work of each command"""
 
 
-def main() -> None:
-    """Parse the arguments and run the command; errors that say what to do are printed without a traceback."""
-    options = tyro.extras.subcommand_cli_from_dict(
-        {name: options for name, (options, _) in COMMANDS.items()},
-        prog="imf-lite",
-        description="One-step generation with MeanFlow and improved MeanFlow.",
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.CascadeSubcommandArgs),
-    )
-    work = next(work for kind, work in COMMANDS.values() if type(options) is kind)
-    from ..system import distributed
-    from ..system.files import DamagedFileError
-    from ..training import NonFiniteError
+USAGE, FAILED = 2, 1
+"""exit codes: of a command that was mistyped, and of one that could not do its work"""
 
+
+def main() -> None:
+    """Parse the arguments and run the command. Whatever goes wrong is one line, which says what and how to go on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that does not know ω shows a question mark
+    options = parse()
+    work = next(work for kind, work in COMMANDS.values() if type(options) is kind)
     try:
         work(options)
-    except (ValueError, DamagedFileError, NonFiniteError) as error:
-        distributed.abort(f"imf-lite: {error}")
-        sys.exit(f"imf-lite: {error}")
-    except Exception:
-        distributed.abort()
-        raise
-    distributed.destroy()
+    except Exception as error:
+        fail(error)
+    if "torch" in sys.modules:
+        from ..system.distributed import destroy
+
+        destroy()
+
+
+def parse() -> object:
+    """The options of the command that was asked for. A mistake ends the process with one line and code 2."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: options for name, (options, _) in COMMANDS.items()},
+                prog="imf-lite",
+                description="One-step generation with MeanFlow and improved MeanFlow.",
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.CascadeSubcommandArgs),
+            )
+    except ValueError as error:  # of a recipe's own checks, which some versions of tyro pass on
+        message = str(error)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        message = one_line(output.getvalue())
+    sys.stderr.write(f"imf-lite: {message} (imf-lite --help)\n")
+    sys.exit(USAGE)
+
+
+def one_line(box: str) -> str:
+    """tyro's box, which says what was wrong, what was perhaps meant, and a help text: its first two parts."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]  # the first is its title
+    parts = re.split(r"(?m)^[-─]+$", "\n".join(lines))
+    message, *others = (" ".join(part.split()) for part in parts if part.strip())
+    known = next((part for part in others if part.startswith(("Available", "Perhaps"))), "")
+    return re.sub(r"Error parsing __tyro\S+ ", "", message) + (f". {known}" if known else "")
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with one line about an error: what our own checks say, or for all else where the traceback is kept."""
+    from ..system import distributed
+    from ..system.files import DamagedFileError
+    from ..system.signals import EXIT_CODE
+    from ..training import NonFiniteError, StoppedError
+
+    code = EXIT_CODE if isinstance(error, StoppedError) else FAILED
+    if isinstance(error, (ValueError, OSError, DamagedFileError, NonFiniteError, StoppedError)):
+        message = " ".join(str(error).split())
+    else:
+        with tempfile.NamedTemporaryFile("w", prefix="imf-lite-", suffix=".txt", delete=False) as file:
+            file.write("".join(traceback.format_exception(error)))
+        reason = " ".join(str(error).split())[:200]
+        message = f"{type(error).__name__}: {reason}. This is a fault of imf_lite: please report it with {file.name}."
+    distributed.abort(f"imf-lite: {message}", code)
+    if code == FAILED:
+        sys.exit(f"imf-lite: {message}")  # Python writes it to standard error, and exits with 1
+    sys.stderr.write(f"imf-lite: {message}\n")
+    sys.exit(code)

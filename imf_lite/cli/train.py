@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 import tyro
 
@@ -14,6 +14,7 @@ from ..recipes import RECIPES, Recipe
 from .options import NetworkOptions, load_network, load_reference, to_images
 
 if TYPE_CHECKING:
+    from ..networks import Network
     from ..system.distributed import Ranks
 
     AnyRecipe = Recipe
@@ -61,6 +62,12 @@ class Train:
     """cuda, mps or cpu; default: the best there is"""
     compile: bool = False
     """torch.compile the loss: minutes once, then faster; for long runs"""
+    init: str | None = None
+    """begin with trained weights: the folder of a run, or what --weights takes; what they do not have begins anew"""
+    on_non_finite: Literal["stop", "skip"] = "stop"
+    """at a gradient that is not finite: stop before the update, or leave the update out (at most ten in a row)"""
+    verify: bool = False
+    """read prepared latents whole before the first update, and compare them with their checksums"""
     fid_every: int = 0
     """updates between two measurements of one-step FID, kept in OUT/fid.jsonl (a multiple of save-every; the last
     checkpoint is measured, too); 0: none"""
@@ -72,6 +79,7 @@ def train(options: Train) -> None:
     """Train with a progress bar, TensorBoard, the recipe's band, and FID on the way where it is asked for."""
     from .. import training
     from ..system import distributed
+    from ..system.signals import catch_signals
 
     recipe, ranks = options.recipe, distributed.init()
     out = options.out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
@@ -80,22 +88,44 @@ def train(options: Train) -> None:
             f"fid_every = {options.fid_every}: FID is that of a checkpoint, written every {recipe.save_every}."
         )
     device = options.device or ranks.device()
-    records = training.train(recipe, out, device=device, compile=options.compile, ranks=ranks)
+    if options.verify:
+        verify(recipe.data)
     measure = partial(measure_newest, out, recipe.steps, options.fid_every, options.fid, device, ranks)
-    if ranks.first:
-        report(records, recipe, out, device, ranks, measure)
-    else:
-        for _ in records:
+    init = load_init(options.init) if options.init else None
+    with catch_signals() as stop:
+        records = training.train(
+            recipe, out, device=device, compile=options.compile, ranks=ranks, init=init,
+            on_non_finite=options.on_non_finite, stop=stop,
+        )  # fmt: skip
+        if ranks.first:
+            report(records, recipe, out, device, ranks, measure)
+        else:
+            for _ in records:
+                measure()
             measure()
-        measure()
+
+
+def verify(name: str) -> None:
+    """Read the latents of a data set whole. Raises ValueError where they are not what was written."""
+    from ..data import PREPARED, cache
+    from ..system.paths import data_folder
+
+    if name != "digits":
+        cache.verify((data_folder() / "latents" / name if name in PREPARED else Path(name)) / "train")
+
+
+def load_init(name: str) -> Network:
+    """Trained weights to begin with, of a run or a file."""
+    is_run = (Path(name) / "run.json").exists() or (Path(name) / "checkpoints").exists()
+    return load_network(NetworkOptions(run=Path(name)) if is_run else NetworkOptions(weights=name), "cpu")[0]
 
 
 def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks, measure) -> None:
     """Follow a run: progress bar, TensorBoard, warnings of the band, FID."""
     from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
-    from tqdm import tqdm
 
     from ..system.devices import pick_device
+    from ..system.progress import Progress
     from ..training import bands, checkpoint
 
     count = f"{ranks.size} x " if ranks.size > 1 else ""
@@ -104,16 +134,16 @@ def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks,
     if watch.band or bands.exists(recipe):
         print("its first updates are compared with its band" if watch.band else "the recipe is changed: no band for it")
     board = None
-    with tqdm(total=recipe.steps, unit="update") as bar:
+    with Progress(recipe.steps, "update") as progress:
+        progress.start_at(checkpoint.step_of(out / "checkpoints"))
         for record in records:
-            bar.update(record.step - bar.n)
-            bar.set_postfix(raw_u_neq=record.raw_u_neq, grad_norm=record.grad_norm, refresh=False)
+            progress.to(record.step, raw_u_neq=record.raw_u_neq, grad_norm=record.grad_norm)
             board = board or SummaryWriter(out / "tensorboard", purge_step=record.step)
             for name, value in record._asdict().items():
                 if isinstance(value, float):
                     board.add_scalar(name, value, record.step)
             if warning := watch(record._asdict()):
-                bar.write(warning)
+                progress.write(warning)
             measure()
     measure()
     if board:

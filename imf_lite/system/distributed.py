@@ -126,12 +126,12 @@ def destroy() -> None:
         dist.destroy_process_group()
 
 
-def abort(message: str | None = None) -> None:
+def abort(message: str | None = None, code: int = 1) -> None:
     """End a rank that failed, at once: the others may wait for it, and torchrun ends them when it is gone.
 
-    message: what to say; None: the traceback. Does nothing in a process that is alone.
+    message: what to say; None: the traceback. code: of the process. Does nothing in a process that is alone.
     """
     if dist.is_initialized():
         sys.stderr.write(f"{message or traceback.format_exc()}\n")
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(code)
