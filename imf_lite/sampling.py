@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
@@ -67,8 +68,7 @@ def conditions(
             raise ValueError(f"{name} = {value}, but this network has no input for {name}: leave it out.")
     if getattr(net, "num_classes", None) is not None and y is None:
         raise ValueError(f"this network needs classes: pass y, integers of shape ({len(e)},).")
-    if isinstance(omega, (int, float)) and omega < 1:
-        raise ValueError(f"omega = {omega:g}; a guidance scale is at least 1, and 1 is no guidance.")
+    check_numbers(omega, interval)
     if interval is not None and omega is None:
         warnings.warn("an interval without omega guides nothing: omega is 1.", stacklevel=3)
     cond = Cond(y)
@@ -86,6 +86,14 @@ def conditions(
         t_min, t_max = (e.new_full((len(e),), end) for end in interval or (0.0, 1.0))
         cond = cond._replace(t_min=t_min, t_max=t_max)
     return cond
+
+
+def check_numbers(omega: float | Tensor | None, interval: Interval | None) -> None:
+    """Raise ValueError for a scale or an interval that makes no sense; tensors are checked by the network."""
+    if isinstance(omega, (int, float)) and not 1 <= omega < math.inf:
+        raise ValueError(f"omega = {omega:g}; a guidance scale is at least 1, and 1 is no guidance.")
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
+        raise ValueError(f"interval = {interval[0]:g}, {interval[1]:g}; it must be 0 <= t_min <= t_max <= 1.")
 
 
 def intervals(e: Tensor, steps: int):

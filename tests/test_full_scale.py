@@ -165,11 +165,12 @@ def test_reference_statistics_that_are_missing_or_of_another_kind(tmp_path):
         references.load_reference(tmp_path / "other.npz", "stand-in")
 
 
-def test_inception_that_cannot_be_had_is_named(monkeypatch):
+def test_inception_that_cannot_be_had_is_named(monkeypatch, tmp_path):
     def no_network(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(extractors, "create_feature_extractor", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(ValueError, match=r"fetch https://.*weights-inception.*pass its path as --extractor-weights"):
         extractors.load_extractor.__wrapped__("inception-v3-compat", None, "cpu")
 

@@ -323,6 +323,11 @@ def test_classes_are_asked_for_by_name(tmp_path, monkeypatch, capsys):
         run(monkeypatch, "sample", "--run", "run", "--classes", "lily")
 
 
+def test_an_image_of_exactly_twice_the_size_is_halved_by_boxes_as_by_adm():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    assert np.array_equal(images.crop(noise, 32), noise.resize((32, 32), Image.Resampling.BOX))
+
+
 def test_damaged_rows_name_their_error(tmp_path):
     write_classes(tmp_path)
     source = folders.ClassFolders(tmp_path, 32)

@@ -32,44 +32,50 @@ class Evaluate(MeasureOptions):
 
 def evaluate(options: Evaluate) -> None:
     """Measure, print and write the scores."""
-    from tqdm import tqdm
-
     from .. import data
     from ..evaluation import protocol  # torch-fidelity takes seconds to import
     from ..evaluation.evaluator import Evaluator, StoredEvaluator
+    from ..evaluation.identity import identity, short
     from ..system import distributed
+    from ..system.devices import matmul_precision
     from ..system.files import write_text
     from ..system.paths import pretrained_folder
+    from ..system.progress import Progress
 
     ranks = distributed.init()
     net, notes = load_network(options, options.device or ranks.device())
-    device = next(net.parameters()).device
+    device, sample = next(net.parameters()).device, sampler(options)
     name = notes.get("recipe", {}).get("data", "imagenet")
     images, weights = to_images(net, notes, options), options.extractor_weights
     nfe, seed, omega, interval = options.nfe, options.seed, options.omega, options.interval
-    if options.reference or name not in ("digits", "fashion"):
-        extractor, n = options.extractor or "inception-v3-compat", options.n or 50_000
-        real = load_reference(options.reference, notes, extractor)
-        with tqdm(total=n, unit="sample", disable=not ranks.first) as bar:
-            scores = protocol.evaluate(
-                net, images, real, extractor, weights, nfe, n, seed, sampler(options), omega, interval, options.batch,
-                bar.update, ranks,
-            )  # fmt: skip
-    else:
-        extractor, n = options.extractor or name, options.n or 1000
-        if notes["latents"]:
-            evaluator: Evaluator = StoredEvaluator(pretrained_folder(name), images, extractor, weights, device)
+    with matmul_precision(options.precision):
+        if options.reference or name not in ("digits", "fashion"):
+            extractor, n = options.extractor or "inception-v3-compat", 50_000 if options.n is None else options.n
+            real = load_reference(options.reference, notes, extractor)
+            with Progress(n, "sample", show=ranks.first) as progress:
+                scores = protocol.evaluate(
+                    net, images, real, extractor, weights, nfe, n, seed, sample, omega, interval, options.batch,
+                    progress.add, ranks,
+                )  # fmt: skip
         else:
-            evaluator = Evaluator(data.load(name), extractor, weights, device)
-        scores = evaluator(net, nfe, n, seed, sampler(options), omega, interval)
+            extractor, n = options.extractor or name, 1000 if options.n is None else options.n
+            if notes["latents"]:
+                evaluator: Evaluator = StoredEvaluator(pretrained_folder(name), images, extractor, weights, device)
+            else:
+                evaluator = Evaluator(data.load(name), extractor, weights, device)
+            scores, real = evaluator(net, nfe, n, seed, sample, omega, interval), evaluator.real
     if scores is None or not ranks.first:
         return
+    asked = {"n": n, "nfe": nfe, "seed": seed, "sampler": sample.__name__, "omega": omega, "interval": interval}
+    space = latent_space(net, notes, options)
+    decides = identity(net, space, extractor, weights, real, options.precision, **asked)
     out = options.out or (options.run or Path(".")) / "evaluation"
     source = f"{notes['step']}-" if options.weights is None else f"{Path(options.weights).stem}-"
-    out = out / f"{source}nfe{nfe}{guidance_name(omega, interval)}-n{n}-seed{seed}-{extractor}.json"
-    network = {"run": notes, "weights": options.weights, "ema": options.ema}
-    network["latents"] = str(latent_space(net, notes, options))
-    write_text(out, json.dumps(scores | network, indent=1))
+    out = out / f"{source}nfe{nfe}{guidance_name(omega, interval)}-n{n}-seed{seed}-{extractor}-{short(decides)}.json"
+    network = {"run": notes, "weights": options.weights, "ema": options.ema, "latents": str(space)}
+    write_text(out, json.dumps(scores | network | {"identity": decides}, indent=1))
+    if warning := protocol.bias_warning(n, len(real.statistics["mu"])):
+        print(warning)
     for key, value in scores.items():
         if value is None or isinstance(value, float):
             print(f"{key:22} {'-' if value is None else f'{value:.4g}'}")

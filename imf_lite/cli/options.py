@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..configs import Precision
+
 if TYPE_CHECKING:
     from ..data.normalisation import Latents
     from ..evaluation.references import Reference
@@ -46,6 +48,8 @@ class MeasureOptions(NetworkOptions):
     imagenet: latents/imagenet/train in the data folder"""
     extractor_weights: str | None = None
     """file of the extractor's weights; default: torch-fidelity downloads it"""
+    precision: Precision = "fp32"
+    """of float32 matrix products; tf32 concerns CUDA; part of the result"""
     device: str | None = None
     """cuda, mps or cpu; default: the best there is"""
 
@@ -62,11 +66,24 @@ def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, 
 
     if options.run is not None and options.weights is None:
         step = {"step": checkpoint.step_of(options.run / "checkpoints")}
-        return training.load_network(options.run, device, options.ema), training.read_run(options.run) | step
+        return usable(training.load_network(options.run, device, options.ema)), training.read_run(options.run) | step
     if options.weights is not None and options.run is None:
         net = weights.load(options.weights, options.size).to(pick_device(device))
-        return net, weights.read_notes(options.weights)
+        return usable(net), weights.read_notes(options.weights)
     raise ValueError("say which network: either --run FOLDER or --weights FILE.")
+
+
+def usable(net: Network) -> Network:
+    """The network. Raises ValueError where its weights are not all finite."""
+    if bad := [name for name, p in net.named_parameters() if not p.isfinite().all()]:
+        raise ValueError(f"{len(bad)} tensors of weights, such as {bad[0]}, hold numbers that are not finite: damaged.")
+    return net
+
+
+def check_images(net: Network) -> None:
+    """Raise ValueError for a network of points."""
+    if len(net.shape) != 3:
+        raise ValueError(f"this network makes points of shape {net.shape}, not images: nothing to draw or to score.")
 
 
 def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> tuple[int, ...] | None:
@@ -114,8 +131,11 @@ def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
     from ..data.autoencoder import load_vae
     from ..data.images import to_uint8
 
+    check_images(net)
     space = latent_space(net, notes, options)
     if space is None:
+        if options.vae:
+            raise ValueError("this network makes pixels, not latents: leave out --vae.")
         return to_uint8
     if not space.vae:
         raise ValueError("this network makes latents: say which autoencoder they are of, --vae FOLDER.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .options import NetworkOptions, class_numbers, guidance_name, latent_space, load_network, sampler
+from .options import NetworkOptions, check_images, class_numbers, guidance_name, latent_space, load_network, sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,22 @@ def sample(options: Sample) -> None:
     from ..sampling import generate
 
     net, notes = load_network(options, options.device)
+    check_images(net)
     nfe, rows = options.nfe, options.rows
     classes = class_numbers(options.classes, net, notes)
     columns = len(classes or range(10))
     omega, interval = options.omega, options.interval
     x, _ = generate(net, rows * columns, nfe, options.seed, sampler(options), 100, omega, interval, classes)
     name = "" if options.weights is None else f"{Path(options.weights).stem}-"
-    name += f"nfe{nfe}{guidance_name(omega, interval)}-seed{options.seed}"
+    name += f"nfe{nfe}{guidance_name(omega, interval)}"
+    name += f"-classes{'-'.join(map(str, classes))}" if options.classes and classes else ""
+    name += (f"-ema{options.ema}" if options.ema else "") + f"-seed{options.seed}"
     out = options.out or (options.run or Path(".")) / "samples" / name
+    if not x.isfinite().all():
+        raise ValueError("the samples are not finite: the network diverged, or is damaged; nothing is saved.")
     space = latent_space(net, notes, options)
+    if space is None and options.vae:
+        raise ValueError("this network makes pixels, not latents: leave out --vae.")
     if space is not None and not space.vae:
         out = out.with_name(out.name.removesuffix(".npy") + ".npy")
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .options import MeasureOptions, load_network, load_reference, to_images
+from .options import MeasureOptions, latent_space, load_network, load_reference, sampler, to_images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search(MeasureOptions):
     """Try guidance scales and intervals on few samples, of another seed than `evaluate` reports; writes search.csv.
 
-    The same command again goes on where it stopped.
+    The same command again goes on where it stopped. Choosing by FID alone misleads: large scales can lower it at the
+    cost of diversity (arXiv 2603.14186), so precision and recall stand beside it where the features of the real images
+    are at hand.
     """
 
     omegas: tuple[float, ...] = (1, 2, 4, 6, 8)
@@ -34,44 +38,68 @@ class Search(MeasureOptions):
 
 def search(options: Search) -> None:
     """Measure every setting that was not measured before, and print the best."""
-    from tqdm import tqdm
-
-    from ..evaluation.protocol import evaluate
+    from ..evaluation.identity import identity, short
+    from ..evaluation.protocol import bias_warning, evaluate
     from ..evaluation.search import search as settings
     from ..system import distributed
-    from ..system.files import write_text
+    from ..system.devices import matmul_precision
+    from ..system.progress import Progress
 
     ranks = distributed.init()
     net, notes = load_network(options, options.device or ranks.device())
-    real = load_reference(options.reference, notes, options.extractor)
+    if net.guided != "interval":
+        raise ValueError("this network has no guidance interval as an input: there is nothing to search for.")
+    real, sample = load_reference(options.reference, notes, options.extractor), sampler(options)
+    asked = {"n": options.n, "nfe": options.nfe, "seed": options.seed, "sampler": sample.__name__}
+    space = latent_space(net, notes, options)
+    key = short(identity(net, space, options.extractor, options.extractor_weights, real, options.precision, **asked))
     intervals = [(a, b) for a in options.t_mins for b in options.t_maxs if a < b]
     out = (options.out or (options.run or Path(".")) / "evaluation") / "search.csv"
-    key = {"step": float(notes.get("step", 0)), "nfe": float(options.nfe), "n": float(options.n)}
-    key["seed"] = float(options.seed)
-    known = ranks.broadcast(known_rows(out, key))
+    table = ranks.broadcast(read_table(out))
+    known, others = ([row for row in table if (row["key"] == key) == mine] for mine in (True, False))
     if known and ranks.first:
         print(f"{len(known)} settings were measured before: {out}")
-    total = len(options.omegas) * len(intervals) * options.n
-    with tqdm(total=total, unit="sample", disable=not ranks.first) as bar:
+    if ranks.first and (warning := bias_warning(options.n, len(real.statistics["mu"]))):
+        print(warning)
+    total, rows = len(options.omegas) * len(intervals) * options.n, known
+    with Progress(total, "sample", show=ranks.first) as progress, matmul_precision(options.precision):
         measure = partial(
             evaluate, net, to_images(net, notes, options), real, options.extractor, options.extractor_weights,
-            options.nfe, options.n, options.seed, batch=options.batch, progress=bar.update, ranks=ranks,
+            options.nfe, options.n, options.seed, sample, batch=options.batch, progress=progress.add, ranks=ranks,
         )  # fmt: skip
         for rows in settings(measure, options.omegas, intervals, known):
-            if rows:
-                table = [row | key for row in rows]
-                lines = [",".join(table[0]), *(",".join(f"{value:.8g}" for value in row.values()) for row in table)]
-                write_text(out, "\n".join(lines) + "\n")
+            if ranks.first:
+                asked_for = {"key": key, "step": notes.get("step", 0), **asked}
+                write_table(out, [*others, *(asked_for | row for row in rows)])
     if not ranks.first:
         return
-    best = min(known_rows(out, key), key=lambda row: row["fid"])
+    best = min(rows, key=lambda row: row["fid"])
     print(f"best: omega {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}], FID {best['fid']:.4g} ({out})")
 
 
-def known_rows(path: Path, key: dict[str, float]) -> list[dict]:
-    """Rows of a search's table that were measured with this key."""
+def read_table(path: Path) -> list[dict]:
+    """The rows of a search's table, of whatever network and protocol; [] where there is none."""
     if not path.exists():
         return []
-    head, *lines = path.read_text().splitlines()
-    rows = [dict(zip(head.split(","), map(float, line.split(",")), strict=True)) for line in lines]
-    return [{k: v for k, v in row.items() if k not in key} for row in rows if key.items() <= row.items()]
+    with open(path, newline="") as file:
+        rows = [{k: number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return [{"key": "unknown"} | row for row in rows]  # older tables have no key: their rows are kept, never used
+
+
+def number(text: str) -> str | float | None:
+    """A cell as a number, if it is one; None where it is empty."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    """All rows, each with every column that any of them has."""
+    from ..system.files import write_text
+
+    text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())

@@ -88,6 +88,8 @@ def train(options: Train) -> None:
             f"fid_every = {options.fid_every}: FID is that of a checkpoint, written every {recipe.save_every}."
         )
     device = options.device or ranks.device()
+    if options.fid_every:
+        check_fid(recipe, options.fid)
     if options.verify:
         verify(recipe.data)
     measure = partial(measure_newest, out, recipe.steps, options.fid_every, options.fid, device, ranks)
@@ -103,6 +105,20 @@ def train(options: Train) -> None:
             for _ in records:
                 measure()
             measure()
+
+
+def check_fid(recipe: Recipe, options: FIDOptions) -> None:
+    """Raise ValueError, before the first update, for anything that would keep FID from being measured later."""
+    from .. import data
+    from ..evaluation.extractors import load_extractor
+    from ..sampling import check_numbers
+
+    load_reference(options.reference, {"recipe": {"data": recipe.data}}, options.extractor)
+    load_extractor(options.extractor, options.extractor_weights, "cpu")
+    check_numbers(options.omega, options.interval)
+    classes = data.load(recipe.data, recipe.normalisation).num_classes
+    if options.n < 2 or (classes and options.n % classes):
+        raise ValueError(f"fid.n = {options.n}; it must hold equally many of each of {classes or 'no'} classes.")
 
 
 def verify(name: str) -> None:

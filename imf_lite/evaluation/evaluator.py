@@ -16,6 +16,7 @@ from ..system.files import read_tensors
 from .classifiers import CLASSIFIERS, Classifier
 from .extractors import extract
 from .metrics import compare, floor, nearest
+from .protocol import check_finite, check_score
 from .references import from_features
 
 
@@ -70,8 +71,10 @@ class Evaluator:
     ) -> dict:  # fmt: skip
         """Generate n samples, equally many of each class, and measure them; the result states its protocol."""
         x, y = generate(net, n, steps, seed, sampler, omega=omega, interval=interval)
+        check_finite(x)
         images = self.images(x).cpu()
         scores, floor = self.measure(images), self.floor(n)
+        check_score(scores["fid"])
         assert scores["fid"] is not None  # always known
         result = scores | {
             "fid_over_floor": scores["fid"] / floor["fid"],

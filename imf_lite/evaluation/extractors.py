@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
+from ..system.files import sha256
 from .classifiers import CLASSIFIERS, Classifier
 
 
@@ -50,6 +52,10 @@ def load_extractor(extractor: str, weights: str | None, device: str):
     """torch-fidelity's extractor with the layers that FID and Inception Score read, loaded once."""
     if extractor not in FEATURE_EXTRACTORS_REGISTRY:
         raise ValueError(f"no extractor {extractor!r}; there is: {', '.join(FEATURE_EXTRACTORS_REGISTRY)}.")
+    if weights is not None:
+        check_weights(weights)
+    elif extractor.startswith("inception-v3-compat"):
+        weights = inception_file()
     of = FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric
     layers = list(dict.fromkeys((of("fid"), of("isc"))))  # one and the same with CLIP
     try:
@@ -62,6 +68,43 @@ def load_extractor(extractor: str, weights: str | None, device: str):
             "what torch-fidelity's documentation names), and pass its path as --extractor-weights."
         ) from error
     return net.to(device)
+
+
+def check_weights(path: str) -> None:
+    """Raise ValueError for a file of weights that holds anything but tensors: torch-fidelity would execute it."""
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no file of extractor weights at {path}.") from error
+    except Exception as error:  # an unpickler fails in many ways: all mean the same
+        raise ValueError(
+            f"{path} is no file of an extractor's weights: it is damaged, or holds Python objects, which nobody loads."
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path} is no file of an extractor's weights: it must map names to tensors.")
+
+
+def inception_file() -> str:
+    """torch-fidelity's Inception weights, downloaded once; their SHA-256 begins as their name says.
+
+    Raises ValueError, naming the address, where they can be neither found nor fetched.
+    """
+    name = URL_INCEPTION_V3.rpartition("/")[2]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    digits = name.removesuffix(".pth").rpartition("-")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=digits, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"the weights of Inception cannot be had ({error}): fetch {URL_INCEPTION_V3}, and pass its path as "
+                "--extractor-weights."
+            ) from error
+    if not sha256(path).startswith(digits):
+        raise ValueError(f"{path} is not what its name says (its SHA-256 does not begin with {digits}): delete it.")
+    check_weights(str(path))
+    return str(path)
 
 
 class ClassifierExtractor(FeatureExtractorBase):

@@ -27,6 +27,7 @@ def compare(features: Tensor, real: Reference) -> dict[str, float | None]:
     pair = (fid_features_to_statistics(features), real.statistics)
     scores = fid_statistics_to_metric(*({k: s[k].astype(float) for k in ("mu", "sigma")} for s in pair), verbose=False)
     if real.features is not None:
+        features = features[: max(len(real.features), 10_000)]  # of 50,000 samples, distances of all pairs are too many
         size = min(100, len(features), len(real.features))
         scores |= kid_features_to_metric(features, real.features, kid_subset_size=size, verbose=False)
         scores |= prc_features_to_metric(features, real.features, save_cpu_ram=True, verbose=False)

@@ -6,6 +6,7 @@ The result depends neither on the number of ranks nor on the batch: every sample
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -32,6 +33,8 @@ def evaluate(
     how many samples were made. ranks: default: those that torchrun started; all take part, the first one has the
     result, the others None.
     """
+    if n < 2:
+        raise ValueError(f"n = {n}; FID needs at least two samples, and says little below thousands.")
     if net.num_classes and n % net.num_classes:
         raise ValueError(f"n = {n} is not a multiple of {net.num_classes} classes: it must hold equally many of each.")
     ranks = ranks or distributed.init()
@@ -42,6 +45,7 @@ def evaluate(
     )
     turns = slice(ranks.rank, None, ranks.size)
     for k, (x, _) in enumerate(blocks(net, n, steps, seed, sampler, batch, omega, interval, None, turns, each=True)):
+        check_finite(x)
         outputs.append(features_and_logits(images(x), extractor, extractor_weights, device=device))
         turn = k * ranks.size * batch
         progress(min(n, turn + ranks.size * batch) - turn)  # every rank made a batch in this turn
@@ -51,7 +55,9 @@ def evaluate(
     in_turn = [part for turn in itertools.zip_longest(*everyone) for part in turn if part is not None]
     features, logits = (torch.cat(parts) for parts in zip(*in_turn, strict=True))
     score = isc_features_to_metric(logits)
-    return compare(features, real) | {
+    scores = compare(features, real)
+    check_score(scores["fid"])
+    return scores | {
         "inception_score": score["inception_score_mean"],
         "inception_score_std": score["inception_score_std"],
         "protocol": {
@@ -70,3 +76,25 @@ def evaluate(
             "uint8": "clip, then round",
         },
     }
+
+
+def check_finite(x: Tensor) -> None:
+    """Raise ValueError for samples that are not all finite."""
+    if not torch.isfinite(x).all():
+        raise ValueError("the network makes samples that are not finite: its weights are damaged, or it diverged.")
+
+
+def check_score(fid: float | None) -> None:
+    """Raise ValueError for a Fréchet distance that is no number: nothing is stored of it."""
+    if fid is None or not math.isfinite(fid):
+        raise ValueError(f"the FID is {fid}: samples, features or reference statistics are degenerate; not stored.")
+
+
+def bias_warning(n: int, features: int) -> str | None:
+    """What to say of so few samples, or None."""
+    if n >= features:
+        return None
+    return (
+        f"n = {n} is below the {features} features: the covariance is singular and the FID biased upwards; compare it "
+        "with FIDs of the same n alone."
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
+
+from ..data.cache import open_array
+from ..system.files import read_json
 
 
 class Reference(NamedTuple):
@@ -105,10 +107,20 @@ def load_reference(path: str | Path, extractor: str) -> Reference:
             "`imf-lite prepare` with --extractor, which writes them beside the latents."
         )
     if path.is_dir():
-        made_by = json.loads((path / "meta.json").read_text())["about"]["extractor"]
+        made_by = read_json(path / "meta.json")["about"]["extractor"]
         if made_by != extractor:
             raise ValueError(f"{file} holds features of {made_by}; samples would be seen by {extractor}: choose one.")
-    return from_file(file)._replace(description=str(file))
+    return from_file(file)._replace(description=str(file), features=stored_features(path) if path.is_dir() else None)
+
+
+def stored_features(folder: Path, most: int = 10_000) -> Tensor | None:
+    """Features of at most so many images of a prepared split, for precision and recall, always the same ones."""
+    header = read_json(folder / "meta.json")["about"]
+    if "features.f32" not in header["arrays"]:
+        return None
+    rows = np.flatnonzero(np.array(open_array(folder, "labels.i64", header)) >= 0)
+    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:most])
+    return torch.from_numpy(open_array(folder, "features.f32", header)[chosen].copy())
 
 
 def check_reference(real: Reference, features: int, extractor: str) -> None:

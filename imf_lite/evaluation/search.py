@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from ..sampling import Interval
+from ..sampling import Interval, check_numbers
 
 
 def search(
     measure: Callable[..., dict | None], omegas: Sequence[float], intervals: Sequence[Interval], known: Sequence = (),
 ) -> Iterator[list[dict]]:  # fmt: skip
     """Scores over guidance scales and intervals, after each that was tried: rows omega, t_min, t_max, fid,
-    inception_score, best first.
+    inception_score, precision, recall (None without features of the real images), best first.
 
     measure(omega=, interval=) is `evaluate` with all else fixed; on ranks but the first it gives None, and the rows
     are empty. known: rows of an earlier search of the same, which are not measured again.
@@ -20,11 +20,13 @@ def search(
     rows = list(known)
     if not omegas or not intervals:
         raise ValueError("nothing to try: give scales, and beginnings of the interval before its ends.")
+    for omega, interval in itertools.product(omegas, intervals):
+        check_numbers(omega, interval)  # all of them before the first is measured
     done = {(row["omega"], row["t_min"], row["t_max"]) for row in rows}
     for omega, interval in itertools.product(omegas, intervals):
         if (omega, *interval) in done:
             continue
         if (scores := measure(omega=omega, interval=interval)) is not None:
             setting = {"omega": omega, "t_min": interval[0], "t_max": interval[1]}
-            rows.append(setting | {k: scores[k] for k in ("fid", "inception_score")})
+            rows.append(setting | {k: scores[k] for k in ("fid", "inception_score", "precision", "recall")})
         yield sorted(rows, key=lambda row: row["fid"])

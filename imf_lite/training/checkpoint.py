@@ -53,13 +53,8 @@ class State:
 
     def counters(self) -> dict[str, Any]:
         """All that is no tensor, as JSON."""
-        return {
-            "step": self.step,
-            "images": self.images,
-            "skipped": self.skipped,
-            "decays": self.decays,
-            "run": self.run,
-        }
+        counted = {k: getattr(self, k) for k in ("step", "images", "skipped", "decays", "run")}
+        return counted | {"optimizer": sorted({kind for moments in self.optimizer.state.values() for kind in moments})}
 
     def restore(self, path: Path) -> None:
         """Replace all state by what a checkpoint holds. An average that it does not have starts at its weights.
@@ -84,12 +79,19 @@ class State:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(path, f"its tensors do not fit this network: {reason}") from error
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": self.moments(path, parts["optimizer"])})
+        self.optimizer.load_state_dict(
+            self.optimizer.state_dict() | {"state": self.moments(path, parts["optimizer"], counters.get("optimizer"))}
+        )
         self.step, self.images = counters["step"], counters["images"]
         self.skipped = counters.get("skipped", 0)
 
-    def moments(self, path: Path, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's tensors by the number of their parameter. Raises CheckpointError where one lacks some."""
+    def moments(
+        self, path: Path, tensors: dict[str, Tensor], expected: list[str] | None
+    ) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's tensors by the number of their parameter; `expected`: their kinds.
+
+        Raises CheckpointError where one lacks some.
+        """
         index = {name: i for i, (name, _) in enumerate(self.net.named_parameters())}
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -98,7 +100,7 @@ class State:
                 raise CheckpointError(path, f"its optimiser state is of a parameter {name!r}, which is not there")
             moments.setdefault(index[name], {})[kind] = value
         kinds = {frozenset(m) for m in moments.values()}
-        if len(moments) != len(index) or len(kinds) != 1:
+        if len(moments) != len(index) or len(kinds) != 1 or kinds != {frozenset(expected or next(iter(kinds)))}:
             raise CheckpointError(path, "its optimiser state is incomplete: going on would start the optimiser anew")
         return moments
 

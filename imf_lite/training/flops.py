@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import torch
@@ -20,6 +21,7 @@ PEAK = {
     "A100": {"fp32": 19.5e12, "tf32": 156e12, "bf16": 312e12},
     "L40S": {"fp32": 91.6e12, "tf32": 183e12, "bf16": 362e12},
     "H100": {"fp32": 67e12, "tf32": 494e12, "bf16": 989e12},
+    "H100 PCIe": {"fp32": 51e12, "tf32": 378e12, "bf16": 756e12},
     "H200": {"fp32": 67e12, "tf32": 494e12, "bf16": 989e12},
     "B200": {"fp32": 80e12, "tf32": 1100e12, "bf16": 2250e12},
 }
@@ -46,5 +48,8 @@ def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -
 
 def peak(device_name: str, precision: str) -> float | None:
     """A device's peak by name, e.g. "NVIDIA H100 80GB HBM3"; None where it is not known."""
-    known = next((v for k, v in PEAK.items() if k in device_name), {})
-    return known.get(precision)
+    words = re.findall(r"[A-Za-z0-9]+", device_name)
+    kind = next((name for name in PEAK if name.split()[0] in words), None)
+    if kind == "H100" and "HBM3" not in words:
+        kind = "H100 PCIe" if "PCIe" in words else None  # NVL has other numbers again
+    return PEAK[kind].get(precision) if kind else None

@@ -73,6 +73,7 @@ def train(
     out, where = Path(out), pick_device(device or ranks.device())
     data = data or load(recipe.data, recipe.normalisation)
     check_training_data(recipe, data)
+    check_folder(out)
     with locked(out) if ranks.first else nullcontext():
         yield from run(recipe, out, data, where, slope, compile, ranks, init, on_non_finite, stop)
 
@@ -163,6 +164,17 @@ def run(
                 "sampling uses it; choose a smaller ema for so short a run.",
                 stacklevel=3,
             )
+
+
+def check_folder(out: Path) -> None:
+    """Raise ValueError for a folder that cannot be that of a run: a file, or one in which other things lie."""
+    if blocked := next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None):
+        raise ValueError(f"{out} cannot be the folder of a run: {blocked} is no folder.")
+    ours = {"run.json", "metrics.jsonl", "checkpoints", ".lock", "fid.jsonl", "tensorboard", "samples", "evaluation"}
+    is_run = (out / "run.json").exists() or (out / "checkpoints").is_dir()
+    other = sorted({path.name for path in out.iterdir()} - ours) if out.is_dir() and not is_run else []
+    if other:
+        raise ValueError(f"{out} is no folder of a run: it holds other files, such as {other[0]}. Choose another.")
 
 
 def copy_weights(source: Network, target: Network) -> None:

@@ -1,0 +1,54 @@
+"""What decides a number: everything that a score depends on, and a short name made of it.
+
+`evaluate` writes it into the result and into its file's name, `search` beside every row of its table, so that the
+scores of two networks, references or protocols are never taken for each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..configs import Precision
+from ..data.normalisation import Latents
+from ..system.files import digest, sha256
+
+if TYPE_CHECKING:
+    from ..networks import Network
+    from .references import Reference
+
+
+def identity(
+    net: Network, space: Latents | None, extractor: str, extractor_weights: str | None, real: Reference | str,
+    precision: Precision, **protocol: object,
+) -> dict[str, object]:  # fmt: skip
+    """By name, all that decides a score, as JSON: contents as SHA-256, not where they lie.
+
+    space: the latents that the network makes. real: what samples are compared with. protocol: n, nfe, seed, sampler
+    and, for one score, omega and interval.
+    """
+    return {
+        "network": digest(net.state_dict(), json.dumps(asdict(net.config), sort_keys=True)),
+        "latents": space and asdict(space),
+        "extractor": extractor,
+        "extractor_weights": extractor_weights and sha256(Path(extractor_weights)),
+        "reference": real if isinstance(real, str) else statistics_digest(real.statistics),
+        "precision": precision,
+        **protocol,
+    }
+
+
+def short(described: dict[str, object]) -> str:
+    """Eight hexadecimal digits that stand for all of it."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def statistics_digest(statistics: dict[str, np.ndarray]) -> str:
+    """SHA-256 of mean and covariance."""
+    return digest({name: torch.as_tensor(np.ascontiguousarray(array)) for name, array in statistics.items()})
