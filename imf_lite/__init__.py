@@ -1,4 +1,4 @@
-"""imf_lite: one-step generation with MeanFlow and improved MeanFlow. Start at losses.py."""
+"""imf_lite: one-step generation with MeanFlow and improved MeanFlow. Start with losses.py."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Everything that is random in a training step, drawn at once, as data.
+"""The random numbers of the loss: noise, times, dropped labels and guidance, drawn at once, as data.
 
 What follows the draws is deterministic: two losses, or two machines, can be given the same ones.
 """

@@ -1,4 +1,4 @@
-"""Forward-mode differentiation with respect to inputs, without waste.
+"""Jacobian-vector products with respect to inputs, without the work that constant weights and norms do not need.
 
 `torch.func.jvp` is general, and pays for it: an interpreter on top of every operation; products with the
 tangents of weights, which are zero (three matrix products for a Linear where two do); norms and attention
@@ -44,22 +44,22 @@ class ShortRules(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is F.linear and not kwargs and still(*args[1:]):
+        if func is F.linear and not kwargs and has_no_tangent(*args[1:]):
             return ShortLinear.apply(*args, *((None,) if len(args) == 2 else ()))
         if func is F.rms_norm and len(args[1]) == 1:
             weight, eps = kwargs.get("weight"), kwargs.get("eps")
-            if weight is not None and eps is not None and still(weight):
+            if weight is not None and eps is not None and has_no_tangent(weight):
                 return ShortNorm.apply(args[0], weight, eps)
         if func is F.scaled_dot_product_attention and len(args) == 3 and not kwargs:
             return ShortAttention.apply(*args)[0]
         if func is torch.Tensor.mul and not kwargs and all(isinstance(a, Tensor) for a in args):
             for x, c in (args, args[::-1]):
-                if still(c):
+                if has_no_tangent(c):
                     return ShortProduct.apply(x, c)
         return func(*args, **kwargs)
 
 
-def still(*tensors: Tensor | None) -> bool:
+def has_no_tangent(*tensors: Tensor | None) -> bool:
     """Whether none of these moves."""
     return all(x is None or forward_ad.unpack_dual(x).tangent is None for x in tensors)
 

@@ -75,7 +75,7 @@ def fixed(
     v_g = guidance.omega * v_t + (1 - guidance.omega - guidance.kappa) * v_u
     if guidance.kappa:
         v_g = v_g + guidance.kappa * v_c
-    kept = like(~drop, z)
+    kept = expand_rows(~drop, z)
     inside = (draws.t >= guidance.t_start) & (draws.t <= guidance.t_end)
     target = torch.where(kept & inside, v_g, v_t)
     return target, torch.where(kept, v_c, v_u) if along_v_c else target
@@ -102,8 +102,8 @@ def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Fl
         net, z, draws, own, Cond(y, omega, *everywhere),
         Cond(null, ones if guidance.v_u_omega == "one" else omega, *everywhere),
     )  # fmt: skip
-    kept = like(~drop, z)
-    target = torch.where(kept, v_t + like(1 - 1 / omega, z) * (v_c - v_u), v_t)
+    kept = expand_rows(~drop, z)
+    target = torch.where(kept, v_t + expand_rows(1 - 1 / omega, z) * (v_c - v_u), v_t)
     return target, torch.where(kept, v_c, v_u)
 
 
@@ -127,6 +127,6 @@ def labels(draws: Draws) -> tuple[Tensor, Tensor]:
     return draws.y, draws.drop
 
 
-def like(row: Tensor, z: Tensor) -> Tensor:
+def expand_rows(row: Tensor, z: Tensor) -> Tensor:
     """One value a row, (B,), shaped to meet z (B, ...)."""
     return row.view(-1, *[1] * (z.ndim - 1))

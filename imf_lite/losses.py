@@ -2,7 +2,7 @@
 
     u, v, v_theta  (B, ...)           average, target and predicted marginal velocity
     h = t - r      (B, 1, ..., 1)     length of the interval
-    slope(along)   -> du/dt (B, ...)  no gradient; zero where r = t
+    slope(along)   -> du/dt (B, ...)  a Jacobian-vector product, no gradient; zero where r = t
 
 `v` is the conditional velocity e - x, or its guided form. Each loss returns its residual (B, ...):
 squares, weights and means are the caller's.

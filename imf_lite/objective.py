@@ -70,7 +70,7 @@ class Objective(nn.Module):
             u, v = self.net(z, r, t, cond)  # the only forward that is trained
             own = (u if v is None else v).detach()
             target, tangent = self.rule(self.net, z, draws, cond, own)
-        slope = Remember(partial(self.slope, self.net, z, r, t, cond, n_eq))
+        slope = RecordSlope(partial(self.slope, self.net, z, r, t, cond, n_eq))
         if self.method == "fm":
             residual = losses.fm(u, target)
         elif self.method == "mf":
@@ -98,7 +98,7 @@ class Objective(nn.Module):
         return Cond(y, draws.omega, draws.t_min, draws.t_max)
 
 
-class Remember:
+class RecordSlope:
     """Call a slope, and keep its value for the log."""
 
     def __init__(self, slope):

@@ -18,7 +18,7 @@ from test_weights import save_tiny_vae
 
 from imf_lite import data
 from imf_lite.data import cache, images
-from imf_lite.data.sources import Readable, folders, open_splits
+from imf_lite.data.sources import SafeDataset, folders, open_splits
 
 WNIDS = ("n01440764", "n01443537", "n02123045")
 COLOURS = {"n01440764": (250, 10, 10), "n01443537": (10, 250, 10), "n02123045": (10, 10, 250)}
@@ -332,5 +332,5 @@ def test_damaged_rows_name_their_error(tmp_path):
     write_classes(tmp_path)
     source = folders.ClassFolders(tmp_path, 32)
     (tmp_path / WNIDS[0] / f"{WNIDS[0]}_0.JPEG").write_bytes(b"\xff\xd8 cut short")
-    index, image, label, error = Readable(source)[0]
+    index, image, label, error = SafeDataset(source)[0]
     assert (index, label) == (0, -1) and "UnidentifiedImageError" in error and not image.any()

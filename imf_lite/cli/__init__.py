@@ -1,4 +1,4 @@
-"""The imf-lite command: prepare, train, sample, evaluate, search, export, recipes, weights. One file a command.
+"""The imf-lite command: prepare, train, sample, evaluate, search, export, recipes, weights. One file per command.
 
 A file holds the command's options, a dataclass, and the function that does the work and imports what it needs
 only then, so that help and usage errors come at once. May import: everything.

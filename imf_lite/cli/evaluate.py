@@ -1,4 +1,4 @@
-"""imf-lite evaluate: FID and its relatives, written as JSON."""
+"""imf-lite evaluate: FID, KID, precision and recall, written as JSON."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ..system import distributed
 from ..system.distributed import Ranks
 from ..system.files import digest, sha256, write_text
 from .cache import file_size, open_array, row_bytes
-from .sources import Readable, Source
+from .sources import SafeDataset, Source
 
 CHUNK = 4096
 
@@ -68,7 +68,7 @@ def prepare(
     check_disk(out, (total - read) * sum(array.nbytes for array in example.values()))
     batches = [range(first, min(first + batch, total)) for first in range(read, total, batch)]
     turns = map(list, batches[ranks.rank :: ranks.size])
-    loader = iter(DataLoader(Readable(source), batch_sampler=turns, num_workers=workers))
+    loader = iter(DataLoader(SafeDataset(source), batch_sampler=turns, num_workers=workers))
     with Writer(out, list(example) if ranks.first else []) as writer:
         for k in range(0, len(batches), ranks.size):
             for index, rows, errors in filter(None, ranks.gather_objects(encode_batch(next(loader, None), arrays))):

@@ -1,4 +1,4 @@
-"""Evaluation: FID and its relatives, classifiers as feature extractors, evaluators, search over guidance.
+"""Evaluation: FID, KID, precision and recall, classifiers as feature extractors, evaluators, search over guidance.
 
 May import: the method, networks, data, system. Knows nothing of training or the command line.
 """

@@ -1,4 +1,4 @@
-"""The one way in which every network is called."""
+"""Base class and call signature of all networks."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..configs import DiTConfig
 from .base import Network
-from .embeddings import ScalarEmbedding, aside, class_table
+from .embeddings import ScalarEmbedding, class_table, separate_init_rng
 from .layers import Block, FinalLayer, Patches, rope_table, sincos_positions
 
 
@@ -30,7 +30,7 @@ class DiT(Network):
         if num_classes is not None:
             self.y_embedder = class_table(D, num_classes)
             self.class_tokens = self.tokens(config.class_tokens, D)
-        with aside():
+        with separate_init_rng():
             if config.guided != "no":
                 self.omega_embedder, self.omega_tokens = ScalarEmbedding(D), self.tokens(config.omega_tokens, D)
             if config.guided == "interval":

@@ -51,7 +51,7 @@ class SummedEmbedding(nn.Module):
         self.t_embedder, self.h_embedder = (ScalarEmbedding(width, scale, std) for _ in range(2))
         if num_classes is not None:
             self.y_embedder = class_table(width, num_classes, std)
-        with aside():
+        with separate_init_rng():
             if guided != "no":
                 self.omega_embedder = ScalarEmbedding(width, scale, std)
             if guided == "interval":
@@ -76,7 +76,7 @@ def class_table(width: int, num_classes: int, std: float | None = None) -> nn.Em
 
 
 @contextmanager
-def aside() -> Iterator[None]:
+def separate_init_rng() -> Iterator[None]:
     """Draw initial weights from a stream of their own: all others are the same with and without them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch.initial_seed() + 1)

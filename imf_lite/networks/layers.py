@@ -1,4 +1,4 @@
-"""What the two transformers are made of: those of iMF ("modern") and those of MF, as in DiT ("classic").
+"""Layers of the two transformers: those of iMF ("modern") and those of MF, as in DiT ("classic").
 
 B batch, S sequence, D width, H heads, K = D / H.
 """

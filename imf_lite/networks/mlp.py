@@ -1,4 +1,4 @@
-"""A conditional residual MLP: for points in the plane, and for images so small that nothing beats it."""
+"""A conditional residual MLP, for 2-D points and 8 x 8 images."""
 
 from __future__ import annotations
 

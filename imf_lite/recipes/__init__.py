@@ -1,4 +1,4 @@
-"""Recipes: runs by name. One function a run, returning a Recipe; any field can be overridden.
+"""Recipes: named training configurations. One function per run, returning a Recipe; any field can be overridden.
 
 >>> get("digits_imf", steps=100, **{"net.width": 64})
 

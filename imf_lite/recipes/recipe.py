@@ -24,7 +24,7 @@ from ..configs import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a run, but the machine."""
+    """Everything that defines a run, except the hardware."""
 
     name: str
     """name of the recipe this came from"""

@@ -1,4 +1,4 @@
-"""Several processes, one training: what `torchrun` starts. A process that is alone needs none of it.
+"""Training on several GPUs or processes, by DDP under `torchrun`; a single process needs none of it.
 
 An update is made of `parts` micro-batches, each with draws of its own. The ranks share them out, and a rank
 with several of them accumulates gradients, so the same parts give the same update on any number of ranks.

@@ -1,4 +1,4 @@
-"""Reading and writing files that are either whole or not there.
+"""Atomic reading and writing of files, with checksums: a file is whole or not there.
 
 Everything is written to a temporary file, brought to the disk and renamed. Tensors are safetensors with a
 SHA-256 of all contents in the header: never pickle.

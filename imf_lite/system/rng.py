@@ -1,4 +1,4 @@
-"""Random numbers that depend on where they are needed, not on what was drawn before."""
+"""Generators seeded by (seed, purpose, step), so that resuming needs no state of random numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bands: the range of losses and gradient norms in a recipe's first updates over several seeds, to check a run against.
+"""Bands: expected ranges of loss and gradient norm in a recipe's first updates, to check a run against.
 
 Nobody can afford hundreds of epochs to learn that a set-up is wrong; its first updates say so. A band is
 written by `python -m benchmarks.bands RECIPE`; recipes without one have none yet.

@@ -1,4 +1,4 @@
-"""Which samples an update sees: the order of the data, micro-batches, and reading one ahead."""
+"""Which samples an update sees: the order of the data, micro-batches, prefetching."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Experiments, one file a command: `python -m toy_experiments.experiments.NAME`. May import: all but report."""
+"""Experiments, one file per command: `python -m toy_experiments.experiments.NAME`. May import: all but report."""

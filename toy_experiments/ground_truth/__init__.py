@@ -1,1 +1,1 @@
-"""Ground truth in the plane: point sets, fields in closed form, distances. May import: imf_lite."""
+"""Ground truth for 2-D toy data: point sets, fields in closed form, distances. May import: imf_lite."""

@@ -1,4 +1,4 @@
-"""Point sets in the plane, all about as wide as the noise: samples from N(0, I) must travel, but not far."""
+"""2-D point sets, all about as wide as the noise."""
 
 from __future__ import annotations
 

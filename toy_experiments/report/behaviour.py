@@ -1,4 +1,4 @@
-"""Whether code that was changed still computes what was measured: the first updates of each kind of run.
+"""A regression check: does changed code reproduce the first updates of every kind of run?
 
     python -m toy_experiments.report.behaviour
 

@@ -1,4 +1,4 @@
-"""What the result files say, in words: one function a claim; `claims` puts them into its table."""
+"""What the result files say, in words: one function per claim; `claims` puts them into its table."""
 
 from __future__ import annotations
 

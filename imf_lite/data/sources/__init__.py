@@ -128,7 +128,7 @@ def images_in_itself(folder: Path) -> bool:
     return folder.is_dir() and not class_names(folder) and bool(images_in(folder))
 
 
-class Readable(Dataset):
+class SafeDataset(Dataset):
     """A source by rows (i, image, label, ""); a damaged image gets the label -1 and its error."""
 
     def __init__(self, source: Source):
