@@ -75,7 +75,7 @@ def check_weights(path: str) -> None:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(f"there is no file of extractor weights at {path}.") from error
+        raise ValueError(f"there is no file of extractor weights at {path}: fetch {URL_INCEPTION_V3}.") from error
     except Exception as error:  # an unpickler fails in many ways: all mean the same
         raise ValueError(
             f"{path} is no file of an extractor's weights: it is damaged, or holds Python objects, which nobody loads."

@@ -28,5 +28,7 @@ def search(
             continue
         if (scores := measure(omega=omega, interval=interval)) is not None:
             setting = {"omega": omega, "t_min": interval[0], "t_max": interval[1]}
-            rows.append(setting | {k: scores[k] for k in ("fid", "inception_score", "precision", "recall")})
+            rows.append(
+                setting | {k: scores[k] for k in ("fid", "inception_score", "precision", "recall") if k in scores}
+            )
         yield sorted(rows, key=lambda row: row["fid"])

@@ -61,7 +61,5 @@ class Progress:
         left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
         details = "".join(f", {k} {v:.4g}" if isinstance(v, float) else f", {k} {v}" for k, v in self.details.items())
         title = f"{self.title}: " if self.title else ""
-        print(
-            f"{title}{self.unit} {self.done:,} of {self.total:,}, {rate:.3g}/s, {left} left{details}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        sys.stderr.write(f"{title}{self.unit} {self.done:,} of {self.total:,}, {rate:.3g}/s, {left} left{details}\n")
+        sys.stderr.flush()
