@@ -20,6 +20,7 @@ from imf_lite.draws import draw
 from imf_lite.networks import build
 from imf_lite.objective import Objective
 from imf_lite.system import devices
+from imf_lite.system.devices import matmul_precision
 from imf_lite.system.rng import generator
 from imf_lite.training import flops
 from toy_experiments.tables import RESULTS, read_table, write_table
@@ -32,7 +33,6 @@ def measure(name: str, precision: str, compile: bool, batch: int, steps: int, de
     """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones."""
     recipe = recipes.get(name, precision=precision)
     torch._dynamo.reset()  # what the last variant compiled goes, and its memory
-    training.set_precision(precision)
     net = build(recipe.net, SHAPE, CLASSES).to(device)
     rule = guidance.rule(recipe.method, recipe.guidance)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, bf16=precision == "bf16")
@@ -46,7 +46,8 @@ def measure(name: str, precision: str, compile: bool, batch: int, steps: int, de
         draws = draw(x, y, recipe.draws, generator(device, k), net.guided)
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        loss(draws).loss.backward()
+        with matmul_precision(precision):
+            loss(draws).loss.backward()
         optimizer.step()
         if cuda:
             torch.cuda.synchronize()

@@ -80,8 +80,9 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
 
 def read_cache(path: Path) -> Mapping[str, np.ndarray]:
     """What torch-fidelity kept of a data set: mu and sigma, or features, by tensors and numpy arrays alone."""
-    core = getattr(np, "_core", None) or np.core
-    allowed = [core.multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8"))]
+    rebuild = np.zeros(0).__reduce__()[0]  # numpy's own, which has moved between versions
+    allowed = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    allowed += [np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8"))]
     try:
         with torch.serialization.safe_globals([*allowed, codecs.encode]):
             content = torch.load(path, map_location="cpu", weights_only=True)
