@@ -6,7 +6,7 @@ import codecs
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,11 +80,11 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
 
 def read_cache(path: Path) -> Mapping[str, np.ndarray]:
     """What torch-fidelity kept of a data set: mu and sigma, or features, by tensors and numpy arrays alone."""
-    rebuild = np.zeros(0).__reduce__()[0]  # numpy's own, which has moved between versions
-    allowed = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
-    allowed += [np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8"))]
+    rebuild: Any = np.zeros(0).__reduce__()[0]  # numpy's own, which has moved between versions
+    allowed: list[Any] = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    allowed += [np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8")), codecs.encode]
     try:
-        with torch.serialization.safe_globals([*allowed, codecs.encode]):
+        with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler fails in many ways: all mean the same
         raise ValueError("it is no file of torch-fidelity's cache, or a damaged one") from error
