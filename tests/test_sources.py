@@ -183,6 +183,11 @@ def test_parquet_shards_as_the_datasets_library_writes_them(tmp_path):
     assert abs(int(theirs[0, 0, 1]) - int(splits["train"][0][0][1, 0, 0])) <= 1
     made.select([0]).map(lambda row: {"label": -1}).to_parquet(str(tmp_path / "data" / "test-00000-of-00001.parquet"))
     assert set(open_splits(tmp_path, 32)) == {"train"}  # as ImageNet's on the Hub: no labels
+    made.select([0, 1]).map(lambda row, k: {"label": -k}, with_indices=True).to_parquet(str(tmp_path / "rows.parquet"))
+    mixed = open_splits(tmp_path, 32)["train"]
+    assert mixed[0][1] == 0
+    with pytest.raises(ValueError, match="the row has no label"):
+        mixed[1]
 
 
 @pytest.mark.parametrize("make", ["nothing", "empty", "text", "folders of text"])

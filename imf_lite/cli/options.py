@@ -117,13 +117,17 @@ def sampler(options: NetworkOptions) -> Callable:
 
 
 def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents | None:
-    """The latents that a network makes; None: pixels."""
+    """The latents that a network makes; None: pixels. Raises ValueError for an autoencoder of pixels."""
     from ..data import normalisation
 
     if described := notes.get("latents"):
         space = normalisation.Latents(**described)
         return replace(space, vae=options.vae or space.vae)
-    return normalisation.latent_space(options.latents, options.vae or "") if net.shape[0] == 4 else None
+    if net.shape[0] == 4:
+        return normalisation.latent_space(options.latents, options.vae or "")
+    if options.vae:
+        raise ValueError("this network makes pixels, not latents: leave out --vae.")
+    return None
 
 
 def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
@@ -134,8 +138,6 @@ def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
     check_images(net)
     space = latent_space(net, notes, options)
     if space is None:
-        if options.vae:
-            raise ValueError("this network makes pixels, not latents: leave out --vae.")
         return to_uint8
     if not space.vae:
         raise ValueError("this network makes latents: say which autoencoder they are of, --vae FOLDER.")

@@ -52,8 +52,6 @@ def sample(options: Sample) -> None:
     if not x.isfinite().all():
         raise ValueError("the samples are not finite: the network diverged, or is damaged; nothing is saved.")
     space = latent_space(net, notes, options)
-    if space is None and options.vae:
-        raise ValueError("this network makes pixels, not latents: leave out --vae.")
     if space is not None and not space.vae:
         out = out.with_name(out.name.removesuffix(".npy") + ".npy")
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def train(options: Train) -> None:
     if options.fid_every:
         check_fid(recipe, options.fid)
     if options.verify:
-        verify(recipe.data)
+        verify(recipe)
     measure = partial(measure_newest, out, recipe.steps, options.fid_every, options.fid, device, ranks)
     init = load_init(options.init) if options.init else None
     with catch_signals() as stop:
@@ -121,13 +121,13 @@ def check_fid(recipe: Recipe, options: FIDOptions) -> None:
         raise ValueError(f"fid.n = {options.n}; it must hold equally many of each of {classes or 'no'} classes.")
 
 
-def verify(name: str) -> None:
-    """Read the latents of a data set whole. Raises ValueError where they are not what was written."""
-    from ..data import PREPARED, cache
-    from ..system.paths import data_folder
+def verify(recipe: Recipe) -> None:
+    """Read the latents of a recipe's data set whole. Raises ValueError where they are not what was written."""
+    from .. import data
+    from ..data import cache
 
-    if name != "digits":
-        cache.verify((data_folder() / "latents" / name if name in PREPARED else Path(name)) / "train")
+    if isinstance(split := data.load(recipe.data, recipe.normalisation).train, cache.LatentSplit):
+        cache.verify(split.folder)
 
 
 def load_init(name: str) -> Network:
@@ -174,15 +174,15 @@ def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device
         return
     from .. import training
     from ..evaluation.protocol import evaluate
-    from ..system.files import write_text
+    from ..system.files import read_json_lines, write_text
     from ..training import checkpoint
 
     path = out / "fid.jsonl"
     step = ranks.broadcast(checkpoint.step_of(out / "checkpoints"))
     if step == 0 or (step % every and step != last):
         return
-    lines = path.read_text().splitlines() if path.exists() else []
-    if step in ranks.broadcast([json.loads(line)["step"] for line in lines]):
+    rows = read_json_lines(path)
+    if step in ranks.broadcast([row["step"] for row in rows]):
         return
     of_run = NetworkOptions(run=out)
     net, notes = load_network(of_run, device)
@@ -195,4 +195,4 @@ def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device
     )  # fmt: skip
     if scores:
         row = {"step": step, **guidance, "fid": scores["fid"], "inception_score": scores["inception_score"]}
-        write_text(path, "\n".join([*lines, json.dumps(row | {"n": options.n})]) + "\n")
+        write_text(path, "".join(json.dumps(r) + "\n" for r in [*rows, row | {"n": options.n}]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,11 @@ from ..configs import DiTConfig
 from .base import Network
 from .embeddings import ScalarEmbedding, class_table, separate_init_rng
 from .layers import Block, FinalLayer, Patches, rope_table, sincos_positions
+
+
+def without_branch(name: str, shared: int) -> str:
+    """The name of a u-path's tensor in the network without v-branch: u_heads count on from the shared blocks."""
+    return re.sub(r"^u_heads\.(\d+)", lambda match: f"shared_blocks.{shared + int(match[1])}", name)
 
 
 class DiT(Network):

@@ -6,7 +6,6 @@ They are on the Hub in the repository Lyy0725/iMF.
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ..configs import DiTConfig
 from ..networks import Network, build
+from ..networks.dit import without_branch
 from .loading import check, find, ready
 
 RELEASED = "Lyy0725/iMF"
@@ -62,7 +62,7 @@ def from_released(name: str | Path, size: int | None = None) -> Network:
 def u_path(tensors: dict[str, Tensor], shared: int) -> dict[str, Tensor]:
     """Released tensors under the names of a network without v-branch, in which all blocks are shared."""
     return {
-        re.sub(r"^u_heads\.(\d+)", lambda found: f"shared_blocks.{shared + int(found[1])}", name): tensor
+        without_branch(name, shared): tensor
         for name, tensor in tensors.items()
         if not name.startswith("v_final_layer.")
     }

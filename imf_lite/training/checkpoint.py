@@ -31,9 +31,9 @@ class State:
         net: nn.Module,
         optimizer: torch.optim.Optimizer,
         decays: Sequence[float] = (0.0,),
-        run: dict | None = None,
     ):
-        self.net, self.optimizer, self.decays, self.run = net, optimizer, list(decays), run or {}
+        self.net, self.optimizer, self.decays = net, optimizer, list(decays)
+        self.run: dict = {}
         self.emas = [deepcopy(net).requires_grad_(False) for _ in self.decays]
         self.step = self.images = self.skipped = 0
 

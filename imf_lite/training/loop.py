@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from .. import guidance, losses
 from ..data import Data, load
 from ..draws import draw
 from ..networks import Network, build
+from ..networks.dit import without_branch
 from ..objective import Objective
 from ..recipes import Recipe
 from ..system import distributed
@@ -196,10 +196,7 @@ def copy_weights(source: Network, target: Network) -> None:
 def common_names(net: Network) -> dict[str, torch.Tensor]:
     """A network's tensors by names that do not depend on its v-branch: u_heads count on from shared_blocks."""
     shared = net.config.depth - (net.config.v_depth or 0)
-    return {
-        re.sub(r"^u_heads\.(\d+)", lambda match: f"shared_blocks.{shared + int(match[1])}", name): tensor
-        for name, tensor in net.state_dict().items()
-    }
+    return {without_branch(name, shared): tensor for name, tensor in net.state_dict().items()}
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

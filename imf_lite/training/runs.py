@@ -85,10 +85,11 @@ def write_run_file(out: Path, now: dict) -> None:
     stored, fields = recipe_fields(before), now["recipe"]
     changes = [{"field": k, "was": stored[k], "is": v} for k, v in fields.items() if stored[k] != v]
     if changes:
-        at = int(newest.stem.removeprefix("step-")) if newest else 0
+        at = checkpoint.step_of(out / "checkpoints")
         before["changes"] = before.get("changes", []) + [change | {"after_update": at} for change in changes]
         before["recipe"] = fields
-        (out / "non_finite.json").unlink(missing_ok=True)
+        if any(change["field"] == "lr" for change in changes):
+            (out / "non_finite.json").unlink(missing_ok=True)
         if any(change["field"] == "parts" for change in changes):
             warnings.warn(f"parts were {stored['parts']} so far: from here on other draws are made.", stacklevel=4)
     try:

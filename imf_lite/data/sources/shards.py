@@ -45,8 +45,9 @@ class ParquetShards:
         self.ends = list(accumulate(self.files[f].metadata.row_group(g).num_rows for f, g in self.groups))
         self.labels = [-1] * len(self)
         if label is not None:
-            self.labels = [k for file in self.files for k in file.read([label])[label].to_pylist()]
-        top = max((k for k in self.labels if k is not None), default=-1)
+            cells = (k for file in self.files for k in file.read([label])[label].to_pylist())
+            self.labels = [-1 if k is None else k for k in cells]
+        top = max(self.labels, default=-1)
         names = label_names(schema.metadata or {}, label)
         self.classes = names if len(names) > top >= 0 else [str(k) for k in range(top + 1)]
         self.group = lru_cache(maxsize=2)(self.read_group)
@@ -62,6 +63,8 @@ class ParquetShards:
         content = cell["bytes"] if isinstance(cell, dict) else cell
         if content is None:
             raise ValueError(f"the row holds no image, but a path, {cell.get('path')!r}")
+        if self.classes and self.labels[i] < 0:
+            raise ValueError("the row has no label, others have")
         return read_image(io.BytesIO(content), self.size), max(self.labels[i], 0)
 
     def read_group(self, k: int) -> list:
