@@ -129,8 +129,7 @@ def run(
             for group in optimizer.param_groups:
                 group["lr"] = lr = learning_rate(recipe, state.step)
             if finite:
-                if recipe.clip is not None and grad_norm > recipe.clip:
-                    torch._foreach_mul_(gradients, recipe.clip / grad_norm)
+                clip(gradients, grad_norm, recipe.clip)
                 optimizer.step()
                 for average, decay in zip(averages, state.decays, strict=True):
                     torch._foreach_lerp_(average, weights, 1 - decay)
@@ -157,12 +156,23 @@ def run(
                 ranks.barrier()
             if asked and state.step < recipe.steps:
                 raise StoppedError(f"stopped after update {state.step}, which is saved: the same command goes on.")
+    warn_of_initial_weights(state)
+
+
+def clip(gradients: list[Tensor], norm: float, largest: float | None) -> None:
+    """Scale gradients of this norm down to the largest one allowed, in place; None: any is."""
+    if largest is not None and norm > largest:
+        torch._foreach_mul_(gradients, largest / norm)
+
+
+def warn_of_initial_weights(state: checkpoint.State) -> None:
+    """Warn of averages that are still mostly the weights that the run began with."""
     for decay in state.decays:
         if (initial := decay ** (state.step - state.skipped)) > 0.5:
             warnings.warn(
                 f"after {state.step} updates the average of decay {decay} is still {initial:.0%} the initial weights: "
                 "sampling uses it; choose a smaller ema for so short a run.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
