@@ -4,8 +4,8 @@ A rule is called with (net, z, draws, cond, own) and returns (target, tangent), 
 without gradient. `own` is the trained forward's own v (its u where there is no v-head), detached:
 on rows with r = t it already is the predicted velocity, so no second forward is spent there.
 
-    v_t = e - x    conditional velocity       v_c, v_u    predicted velocity, with the class and without
-    omega          guidance scale             sample with 1 for none
+    v_cond = e - x    conditional velocity    v_c, v_u    predicted velocity, with the class and without
+    omega             guidance scale          sample with 1 for none
 
 Classifier-free guidance samples along the field omega v_c* + (1 - omega) v_u, where v_c* is the
 class's own velocity. Both papers *learn* that field, so that one evaluation a step is enough.
@@ -39,8 +39,8 @@ def rule(method: str, guidance: Fixed | Flexible | None = None):
 
 def conditional(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor) -> tuple[Tensor, Tensor]:
     """MeanFlow without guidance: target and tangent are both the conditional velocity e - x."""
-    v = draws.e - draws.x
-    return v, v
+    v_cond = draws.e - draws.x
+    return v_cond, v_cond
 
 
 @torch.no_grad()
@@ -61,39 +61,39 @@ def predicted(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor) -> tuple[Te
 def fixed(
     net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Fixed, along_v_c: bool
 ) -> tuple[Tensor, Tensor]:
-    """MF's guidance: v_g = omega v_t + (1 - omega - kappa) v_u + kappa v_c where t is inside, else v_t.
+    """MF's guidance: v_g = omega v_cond + (1 - omega - kappa) v_u + kappa v_c where t is inside, else v_cond.
 
     The network learns the guided field, so its own v_c estimates v_g: at that fixed point v_g solves
     (1 - kappa) v_g = omega v_c* + (1 - omega - kappa) v_u, which is scale omega / (1 - kappa).
     Rows that lost their label are not guided. The tangent is v_g itself (MF), or v_c (iMF's loss).
     """
-    v_t = draws.e - draws.x
+    v_cond = draws.e - draws.x
     y, drop = labels(draws)
     v_c, v_u = velocities(
         net, z, draws, own, Cond(y), Cond(torch.full_like(y, net.num_classes)), along_v_c or guidance.kappa > 0
     )
-    v_g = guidance.omega * v_t + (1 - guidance.omega - guidance.kappa) * v_u
+    v_g = guidance.omega * v_cond + (1 - guidance.omega - guidance.kappa) * v_u
     if guidance.kappa:
         v_g = v_g + guidance.kappa * v_c
     kept = expand_rows(~drop, z)
     inside = (draws.t >= guidance.t_start) & (draws.t <= guidance.t_end)
-    target = torch.where(kept & inside, v_g, v_t)
+    target = torch.where(kept & inside, v_g, v_cond)
     return target, torch.where(kept, v_c, v_u) if along_v_c else target
 
 
 @torch.no_grad()
 def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Flexible) -> tuple[Tensor, Tensor]:
-    """iMF's guidance: target v_t + (1 - 1/omega) (v_c - v_u), tangent v_c, with omega = 1 outside the interval.
+    """iMF's guidance: target v_cond + (1 - 1/omega) (v_c - v_u), tangent v_c, with omega = 1 outside the interval.
 
     Why 1 - 1/omega: the guided field is v_g = omega v_c* + (1 - omega) v_u. The network, told omega,
     predicts v_c = v_g; solved for the unguided field, v_c* = (v_c - (1 - omega) v_u) / omega. So
-    v_g = v_c* + (v_g - v_c*) = v_c* + (1 - 1/omega) (v_c - v_u), and the sample v_t = e - x stands in
+    v_g = v_c* + (v_g - v_c*) = v_c* + (1 - 1/omega) (v_c - v_u), and the sample v_cond = e - x stands in
     for v_c*, whose mean it is.
 
     Both velocities are those of the interval (0, 1), as on rows with r = t. Rows that lost their
-    label have target v_t and tangent v_u.
+    label have target v_cond and tangent v_u.
     """
-    v_t = draws.e - draws.x
+    v_cond = draws.e - draws.x
     omega = cond.omega_at(draws.t.flatten())
     zeros, ones, (y, drop) = torch.zeros_like(omega), torch.ones_like(omega), labels(draws)
     everywhere = (None, None) if draws.t_min is None else (zeros, ones)
@@ -103,7 +103,7 @@ def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Fl
         Cond(null, ones if guidance.v_u_omega == "one" else omega, *everywhere),
     )  # fmt: skip
     kept = expand_rows(~drop, z)
-    target = torch.where(kept, v_t + expand_rows(1 - 1 / omega, z) * (v_c - v_u), v_t)
+    target = torch.where(kept, v_cond + expand_rows(1 - 1 / omega, z) * (v_c - v_u), v_cond)
     return target, torch.where(kept, v_c, v_u)
 
 

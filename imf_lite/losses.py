@@ -1,11 +1,12 @@
 """Flow matching, MeanFlow and improved MeanFlow: what each regresses, on one screen.
 
-    u, v, v_theta  (B, ...)           average, target and predicted marginal velocity
-    h = t - r      (B, 1, ..., 1)     length of the interval
-    slope(along)   -> du/dt (B, ...)  a Jacobian-vector product, no gradient; zero where r = t
+    u             (B, ...)           average velocity over [r, t], with gradient
+    h = t - r     (B, 1, ..., 1)     length of the interval
+    v_cond        (B, ...)           conditional velocity e - x, or its guided form
+    v_theta       (B, ...)           predicted marginal velocity, no gradient
+    slope(along)  -> du/dt (B, ...)  a Jacobian-vector product, no gradient; zero where r = t
 
-`v` is the conditional velocity e - x, or its guided form. Each loss returns its residual (B, ...):
-squares, weights and means are the caller's.
+Each loss returns its residual (B, ...): squares, weights and means are the caller's.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from torch import Tensor
 from .forward_mode import jvp
 
 
-def fm(u: Tensor, v: Tensor) -> Tensor:
+def fm(u: Tensor, v_cond: Tensor) -> Tensor:
     """Flow matching: at r = t the average velocity is the velocity itself."""
-    return u - v
+    return u - v_cond
 
 
-def mf(u: Tensor, h: Tensor, v: Tensor, slope: Callable[..., Tensor]) -> Tensor:
+def mf(u: Tensor, h: Tensor, v_cond: Tensor, slope: Callable[..., Tensor]) -> Tensor:
     """MeanFlow (arXiv 2505.13447, eq. 9 to 11): regress u on what the MeanFlow identity says it is."""
-    du_dt = slope(along=v)  # v = e - x knows this one pair (x, e)
-    target = v - h * du_dt  # no gradient, yet it moves with the network
+    du_dt = slope(along=v_cond)  # e - x depends on this one pair (x, e)
+    target = v_cond - h * du_dt  # no gradient, yet it moves with the network
     return u - target
 
 
-def imf(u: Tensor, h: Tensor, v: Tensor, v_theta: Tensor, slope: Callable[..., Tensor]) -> Tensor:
+def imf(u: Tensor, h: Tensor, v_cond: Tensor, v_theta: Tensor, slope: Callable[..., Tensor]) -> Tensor:
     """Improved MeanFlow (arXiv 2512.02012): regress the velocity that u implies on a fixed target."""
-    du_dt = slope(along=v_theta)  # v_theta knows z_t only
+    du_dt = slope(along=v_theta)  # v_theta depends on z_t only
     V = u + h * du_dt  # a velocity rebuilt from u
-    return V - v  # an ordinary regression
+    return V - v_cond  # an ordinary regression
 
 
 @torch.no_grad()  # no gradient through the slope: said once

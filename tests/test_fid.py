@@ -104,7 +104,7 @@ def test_the_judge_states_its_protocol(judge):
     result = judge(build(MLPConfig(width=16, depth=1), (1, 8, 8), 10), steps=2, n=100, seed=3)
     assert result["protocol"]["nfe"] == 2 and result["protocol"]["n"] == 100 and result["protocol"]["seed"] == 3
     assert result["protocol"]["extractor_checksum"] == judge.checksum and len(judge.checksum) == 64
-    assert result["fid_over_floor"] == result["fid"] / result["floor"]["fid"] > 20  # it outputs noise
+    assert result["fid_excess"] == result["fid"] - result["floor"]["fid"] > 10  # it outputs noise
     assert result["agreement"] < 0.5
 
 

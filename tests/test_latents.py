@@ -322,7 +322,7 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     run(monkeypatch, "sample", "--weights", imf, "--omega", 2, "--rows", 1, "--out", work / "a.png")
     assert Image.open(work / "a.png").size == (640, 64)
     run(monkeypatch, "evaluate", "--run", work / "fashion_mf", "--n", 20)
-    assert "fid_over_floor" in capsys.readouterr().out
+    assert "fid_excess" in capsys.readouterr().out
 
 
 def test_what_ships_fits_together():

@@ -234,7 +234,7 @@ def test_every_documented_command_works(tmp_path, monkeypatch, capsys):
             case _:
                 pytest.fail(f"nobody checks this command: {command}")
     assert list(tmp_path.glob("runs/*/samples/*.png")) and list(tmp_path.glob("runs/*/evaluation/*.json"))
-    assert "fid_over_floor" in "".join([*printed, capsys.readouterr().out])
+    assert "fid_excess" in "".join([*printed, capsys.readouterr().out])
 
 
 def test_links_of_the_documentation_lead_somewhere():

@@ -39,3 +39,12 @@ def number(text: str) -> str | int | float:
         except ValueError:
             pass
     return text
+
+
+def excess(row: dict, column: str = "fid") -> float:
+    """FID minus what as many real images score.
+
+    FID's bias falls with the number of samples n, and the floor has the same bias: their difference
+    hardly depends on n, their ratio does.
+    """
+    return row[column] - row["floor"]

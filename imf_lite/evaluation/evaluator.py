@@ -77,7 +77,7 @@ class Evaluator:
         check_score(scores["fid"])
         assert scores["fid"] is not None  # always known
         result = scores | {
-            "fid_over_floor": scores["fid"] / floor["fid"],
+            "fid_excess": scores["fid"] - floor["fid"],
             "floor": floor,
             **self.classifier_agreement(images, y),
             **self.nearest_neighbours(images),

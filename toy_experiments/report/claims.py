@@ -103,8 +103,8 @@ CLAIMS = [
         "one-step FID of iMF is better than MF's",
         '3.43 → 1.72 (XL/2), 6.17 → 3.39 (B/2), "50 % better"',
         lambda: (
-            f"digits, FID / floor: MF {fid('mf', 1)}, iMF boundary {fid('boundary', 1)}, v-head {fid('head', 1)}; "
-            f"checkerboard, distance / floor: MF {last('mf', 'sw1')}, boundary {last('boundary', 'sw1')}, "
+            f"digits, excess FID: MF {fid('mf', 1)}, iMF boundary {fid('boundary', 1)}, v-head {fid('head', 1)}; "
+            f"checkerboard, sliced Wasserstein distance: MF {last('mf', 'sw1')}, boundary {last('boundary', 'sw1')}, "
             f"v-head {last('head', 'sw1')}; {better('fid1')}"
         ),
         f"{N0}, {N3}",
@@ -115,7 +115,7 @@ CLAIMS = [
         "two-step FID of iMF is better than MF's",
         "2.93 → 1.54 (XL/2)",
         lambda: (
-            f"digits, FID / floor at 2 and 4 NFE: MF {fid('mf', 2)}, {fid('mf', 4)}; iMF boundary "
+            f"digits, excess FID at 2 and 4 NFE: MF {fid('mf', 2)}, {fid('mf', 4)}; iMF boundary "
             f"{fid('boundary', 2)}, {fid('boundary', 4)}, v-head {fid('head', 2)}, {fid('head', 4)}; {better('fid2')}"
         ),
         "tests/test_claims.py",
@@ -127,7 +127,7 @@ CLAIMS = [
         "two steps are better than one",
         "1.72 → 1.54 (iMF XL/2)",
         lambda: (
-            f"digits, FID / floor at 1, 2, 4 NFE: iMF {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
+            f"digits, excess FID at 1, 2, 4 NFE: iMF {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
             f"MF {fid('mf', 1)}, {fid('mf', 2)}, {fid('mf', 4)}"
         ),
         f"{N0}; tests/test_claims.py",
@@ -138,7 +138,7 @@ CLAIMS = [
         "one step is comparable to many steps of flow matching",
         "1.72 (1 NFE) beside multi-step models",
         lambda: (
-            f"digits, FID / floor: FM at 64 NFE {fid('fm', 64)}, iMF at 1 NFE {fid('head', 1)}, at 2 {fid('head', 2)}"
+            f"digits, excess FID: FM at 64 NFE {fid('fm', 64)}, iMF at 1 NFE {fid('head', 1)}, at 2 {fid('head', 2)}"
         ),
         N0,
         "digits",
@@ -148,7 +148,7 @@ CLAIMS = [
     Claim(
         "the boundary u(z, t, t) serves as v as well as a v-head",
         "29.42 and 30.76 without guidance, 5.97 and 5.68 with (B/2)",
-        lambda: f"digits, 1-NFE FID / floor: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}",
+        lambda: f"digits, 1-NFE excess FID: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}",
         N3,
         "digits",
         full("ablation_boundary", "ablation_head"),
@@ -226,7 +226,7 @@ def text() -> str:
 def digits_table() -> str:
     """The README's table: FM, MF and iMF on the digits."""
     names = {"fm": "FM along its own `v`", "mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
-    lines = ["| | FID / floor, 1 evaluation | 2 | 4 | 64 | recall, 1 | class as asked, 1 | spread |", "|---" * 8 + "|"]
+    lines = ["| | excess FID, 1 evaluation | 2 | 4 | 64 | recall, 1 | class as asked, 1 | spread |", "|---" * 8 + "|"]
     for variant, name in names.items():
         rows = pick("digits", variant=variant)
         other = [spread([r[column] for r in rows]) for column in ("recall1", "agreement1", "spread")]

@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 
+from .. import tables
 from ..ground_truth import distances
 from ..tables import RESULTS, read_table
 
@@ -55,8 +56,8 @@ def digits_spread() -> str:
 
 
 def fid(variant: str, nfe: int) -> str:
-    """FID on the digits over its floor."""
-    return spread([r[f"fid{nfe}"] / r["floor"] for r in pick("digits", variant=variant)])
+    """Excess FID on the digits."""
+    return excess(pick("digits", variant=variant), f"fid{nfe}")
 
 
 def better(column: str) -> str:
@@ -67,10 +68,10 @@ def better(column: str) -> str:
 
 
 def last(variant: str, column: str) -> str:
-    """Distance on the checkerboard over its floor, at the end of the longer run."""
+    """Distance on the checkerboard at the end of the longer run."""
     rows = pick("quality", variant=variant)
     end = max(r["updates"] for r in rows)
-    return spread([r[column] / r["floor"] for r in rows if r["updates"] == end])
+    return spread([r[column] for r in rows if r["updates"] == end])
 
 
 def knob(name: str, value, variant: str, column: str) -> float:
@@ -108,9 +109,9 @@ def chosen(seed: int, **where) -> dict:
     ]
 
 
-def over_floor(rows: list[dict], column: str = "fid") -> str:
-    """A column over the floor, mean and range."""
-    return spread([r[column] / r["floor"] for r in rows])
+def excess(rows: list[dict], column: str = "fid") -> str:
+    """Excess of a column, its mean and range: see tables.excess."""
+    return spread([tables.excess(r, column) for r in rows])
 
 
 def every_omega() -> str:
@@ -119,9 +120,9 @@ def every_omega() -> str:
     seeds = len(mf[2.0])
     plain = pick("guidance", network="imf", half="report", omega=1, t_max=1)
     return (
-        f"digits, FID / floor, 1 NFE, {seeds} seeds: one iMF network at ω = 1 {over_floor(plain)}, at the best ω and "
-        f"interval {over_floor([chosen(s) for s in range(seeds)])}; MF trained for one scale: "
-        + ", ".join(f"{w} {over_floor(rows)}" for w, rows in mf.items())
+        f"digits, excess FID, 1 NFE, {seeds} seeds: one iMF network at ω = 1 {excess(plain)}, at the best ω and "
+        f"interval {excess([chosen(s) for s in range(seeds)])}; MF trained for one scale: "
+        + ", ".join(f"{w} {excess(rows)}" for w, rows in mf.items())
     )
 
 
@@ -130,20 +131,20 @@ def interval_helps() -> str:
     seeds = range(len(pick("guidance", network="mf 2.0", half="report")))
     always, free = [chosen(s, t_min=0, t_max=1) for s in seeds], [chosen(s) for s in seeds]
     return (
-        f"digits, FID / floor at the best ω: guidance at all times {over_floor(always)}, best interval "
-        f"{over_floor(free)}; recall {spread([r['recall'] for r in always])} and {spread([r['recall'] for r in free])}"
+        f"digits, excess FID at the best ω: guidance at all times {excess(always)}, best interval "
+        f"{excess(free)}; recall {spread([r['recall'] for r in always])} and {spread([r['recall'] for r in free])}"
     )
 
 
 def rows_of(name: str, column: str) -> str:
     """A row of the ablation."""
-    return over_floor(pick("ablation", row=name), column)
+    return excess(pick("ablation", row=name), column)
 
 
 def input_omega() -> str:
     """The ablation's steps to ω and interval as inputs."""
     return (
-        f"digits, small transformers, FID / floor with guidance: fixed {rows_of('head, fixed', 'best1')}, ω an input "
+        f"digits, small transformers, excess FID with guidance: fixed {rows_of('head, fixed', 'best1')}, ω an input "
         f"{rows_of('omega', 'best1')}, with interval {rows_of('interval', 'best1')}"
     )
 
@@ -152,8 +153,8 @@ def tokens_or_adaln() -> str:
     """adaLN-zero against tokens, by parameters and FID."""
     a, b = (pick("ablation", row=f"wide {kind}")[0]["parameters"] for kind in ("adaln", "tokens"))
     return (
-        f"B/2: 133,455,376 → 88,948,256 (145,596,960 with the v-branch). Digits, width 96, {a:,} → {b:,}, best FID / "
-        f"floor: adaLN {rows_of('wide adaln', 'best1')}, tokens {rows_of('wide tokens', 'best1')}, adaLN for as long "
+        f"B/2: 133,455,376 → 88,948,256 (145,596,960 with the v-branch). Digits, width 96, {a:,} → {b:,}, best excess "
+        f"FID: adaLN {rows_of('wide adaln', 'best1')}, tokens {rows_of('wide tokens', 'best1')}, adaLN for as long "
         f"{rows_of('wide adaln, longer', 'best1')}"
     )
 
@@ -162,18 +163,18 @@ def token_counts() -> str:
     """FID by the number of condition tokens."""
     rows = {5: "5 tokens", 10: "modern", 20: "20 tokens"}
     parts = [f"{n} tokens {rows_of(row, 'fid1')}, {rows_of(row, 'best1')}" for n, row in rows.items()]
-    return "digits, FID / floor at ω = 1 and at the best ω: " + "; ".join(parts)
+    return "digits, excess FID at ω = 1 and at the best ω: " + "; ".join(parts)
 
 
 def modern_blocks() -> str:
     """Classic against modern blocks, in context."""
-    return f"digits, small transformers, best FID / floor: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"
+    return f"digits, small transformers, best excess FID: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"
 
 
 def fashion(network: str, nfe: int, column: str = "fid", **where) -> list[float]:
-    """A column of the Fashion-MNIST networks' scores, one a seed of the noise; the FID over its floor."""
+    """A column of the Fashion-MNIST networks' scores, one per seed of the noise; the FID as its excess."""
     rows = pick("fashion", network=network, nfe=nfe, half="report", **where)
-    return [r[column] / (r["floor"] if column == "fid" else 1) for r in rows]
+    return [tables.excess(r) if column == "fid" else r[column] for r in rows]
 
 
 def fashion_best() -> dict:
@@ -184,7 +185,7 @@ def fashion_best() -> dict:
 
 def fashion_steps() -> str:
     """MF and iMF without guidance in one and two steps."""
-    return "Fashion-MNIST's latents, one training each, FID / floor at 1 and 2 NFE, 3 seeds of the noise: " + "; ".join(
+    return "Fashion-MNIST's latents, one training each, excess FID at 1 and 2 NFE, 3 seeds of the noise: " + "; ".join(
         f"{name} {spread(fashion(f'fashion_{name.lower()}_plain', 1))}, "
         f"{spread(fashion(f'fashion_{name.lower()}_plain', 2))}"
         for name in ("MF", "iMF")
@@ -203,7 +204,7 @@ def fashion_guided() -> str:
     best = fashion_best()
     asked = f"ω = {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}]"
     return (
-        f"Fashion-MNIST's latents, one training each, FID / floor, 1 NFE: iMF at ω = 1 "
+        f"Fashion-MNIST's latents, one training each, excess FID, 1 NFE: iMF at ω = 1 "
         f"{spread(fashion('fashion_imf', 1, omega=1, t_max=1))}, at {asked} "
         f"{spread(fashion('fashion_imf', 1, **best))}, "
         f"class as asked {spread(fashion('fashion_imf', 1, 'agreement', **best))}; MF trained for ω = 2 "
@@ -214,6 +215,6 @@ def fashion_guided() -> str:
 def fashion_many() -> str:
     """One step beside flow matching's many."""
     return (
-        f"Fashion-MNIST's latents, FID / floor: FM at 64 NFE {spread(fashion('fashion_fm_plain', 64))}, iMF without "
+        f"Fashion-MNIST's latents, excess FID: FM at 64 NFE {spread(fashion('fashion_fm_plain', 64))}, iMF without "
         f"guidance at 1 {spread(fashion('fashion_imf_plain', 1))}, at 2 {spread(fashion('fashion_imf_plain', 2))}"
     )
