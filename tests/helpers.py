@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from imf_lite.conditions import Cond
 from imf_lite.configs import AdaLNConfig, DiTConfig, DrawConfig, MLPConfig
 from imf_lite.draws import Draws, draw
 from imf_lite.networks import Network, build
+from imf_lite.pretrained import weights
 from imf_lite.recipes import Recipe, get
 from imf_lite.system.rng import generator
 
@@ -63,3 +65,14 @@ def tiny(name: str = "digits_imf", **changes) -> Recipe:
 def point(draws: Draws, seed: int = 0) -> tuple[Tensor, Cond]:
     """z_t and conditions of some draws."""
     return (1 - draws.t) * draws.x + draws.t * draws.e, Cond(draws.y, draws.omega, draws.t_min, draws.t_max)
+
+
+def save_network(path: Path, seed: int, spoil: bool = False) -> Path:
+    """A small guided network on digits, as files; spoil: with one weight that is not a number."""
+    net = build(MLPConfig(width=16, depth=2, guided="interval"), (1, 8, 8), 10, seed)
+    for p in net.parameters():
+        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
+    if spoil:
+        net.blocks[0].w1.weight.data[0, 0] = torch.nan
+    weights.save_pretrained(net, path, {"recipe": {"data": "digits"}, "latents": None})
+    return path

@@ -1,8 +1,13 @@
 """The command line: errors that a person can act on, and the same recipes as everywhere."""
 
+import itertools
+import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from imf_lite import cli
 from imf_lite.recipes import RECIPES
@@ -39,54 +44,37 @@ def test_train_takes_overrides_and_says_where_and_on_what(monkeypatch, capsys, t
         run(monkeypatch, "train", "digits_mf", "--out", tmp_path / "run", *small, "--seed", 1)
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("train", "digits_imf", "--batch", 2000), "lower the batch"),
-        (("train", "digits_imf", "--data", "mnist"), "no data set named 'mnist'"),
-        (("sample", "--run", "nowhere"), "holds no checkpoint: train first"),
-        (("evaluate", "--run", "nowhere"), "holds no checkpoint: train first"),
-        (("train", "digits_imf", "--device", "gpu"), "device 'gpu' cannot be used here"),
-    ],
-)
-def test_mistakes_are_one_line(monkeypatch, tmp_path, words, message):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=message) as stop:
-        run(monkeypatch, *words)
-    assert str(stop.value.code).startswith("imf-lite: ")
+def papermill(notebook, *words):
+    """What papermill does with a notebook's parameters: (exit code, what it printed)."""
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), "-", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
-def test_an_unknown_recipe_or_field_names_the_known_ones(monkeypatch, capsys):
-    for words, named in (
-        (("train", "digits_imff"), "digits_imf_boundary"),
-        (("train", "digits_imf", "--stepz", 3), "--steps"),
-        (("train", "digits_mf", "--method", "fm"), "flow matching knows r = t only"),
-        (("train", "digits_imf", "--net.v-depth", 9), "v_depth = 9; it counts blocks"),
-        (("train", "digits_imf", "--net.width", 0), "net.width = 0; it must be at least 1"),
-        (("train", "digits_imf", "--batch", 0), "batch = 0; it must be at least 1"),
-        (("train", "digits_imf", "--seed", -1), "seed = -1; it must not be negative"),
-        (("train", "digits_imf", "--lr", "nan"), "lr = nan; it must be a finite number"),
-        (("train", "digits_imf", "--steps", 2.5), "invalid literal for int"),
-        (("train", "digits_imf", "--draws.p-std", -1), "draws.p_std = -1"),
-        (("train", "digits_imf", "--decay", "cosine"), "cosine"),
-        (("train", "digits_imf", "--batch", 64, "--parts", 64), "no row of a micro-batch of 1 has r < t"),
-        (("sampel",), "Available subcommands: prepare, train, sample"),
-        (("sample", "--nfe", "x"), "Error parsing --nfe"),
+def test_papermill_parameters_are_checked_in_the_first_cell_and_take_the_type_of_their_default(tmp_path):
+    cells = [
+        new_code_cell("from toy_experiments import parameters"),
+        new_code_cell('out, steps, lr = "", 200, 1.0', metadata={"tags": ["parameters"]}),
+        new_code_cell("parameters.check(globals())"),
+        new_code_cell("print('reached', repr(out), repr(steps), repr(lr))"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "lesson.ipynb")
+    for words, code, said in (
+        ((), 0, "reached '' 200 1.0"),
+        (("-p", "out", "2026", "-p", "steps", "2e3", "-p", "lr", "2"), 0, "reached '2026' 2000 2.0"),
+        (("-p", "recpie", "imf_b2"), 1, "there is no parameter 'recpie'; this notebook has: out, steps, lr."),
+        (("-p", "steps", "2.5"), 1, "steps = 2.5; it must be like its default, 200 (int)."),
+        (("-p", "steps", "many"), 1, "steps = 'many'; it must be like its default, 200 (int)."),
     ):
-        with pytest.raises(SystemExit) as stop:
-            run(monkeypatch, *words)
-        shown = capsys.readouterr()
-        assert stop.value.code == 2 and not shown.out, words
-        assert named in shown.err and shown.err.count("\n") == 1 and shown.err.startswith("imf-lite: "), words
+        found, printed = papermill(tmp_path / "lesson.ipynb", *words)
+        assert (found, said in printed) == (code, True), (words, printed[-500:])
+        assert ("reached '" in printed) == (code == 0)
 
 
-def test_numbers_of_samples_that_make_no_sense(monkeypatch, tmp_path):
-    run(monkeypatch, "train", "digits_mf", "--out", tmp_path, "--steps", 1, "--net.width", 16)
-    for words, message in (
-        (("sample", "--rows", 0), "n = 0"),
-        (("sample", "--nfe", 0), "steps = 0"),
-        (("evaluate", "--n", 105), "not a multiple of the 10 classes"),
-        (("evaluate", "--n", 5000), "lower n"),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            run(monkeypatch, words[0], "--run", tmp_path, *words[1:])
+def test_every_notebook_with_parameters_checks_them_at_once():
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        for cell, following in itertools.pairwise(cells):
+            if "parameters" in cell.metadata.get("tags", []):
+                assert "parameters.check(globals())" in following.source, path.name

@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import tiny
+from helpers import save_network, tiny
 from safetensors.torch import load_file, save_file
 from test_cli import run
 
 from imf_lite import training
-from imf_lite.configs import MLPConfig
 from imf_lite.data import Data, Split
-from imf_lite.networks import build
 from imf_lite.pretrained import weights
 from imf_lite.system import files
 from imf_lite.training import checkpoint, flops
@@ -58,6 +56,22 @@ def test_a_signal_saves_and_ends_with_a_code_of_its_own_and_the_same_command_goe
     assert len(training.read_metrics(tmp_path / "run")) == step >= 5
     recipe = tiny(steps=step + 2, batch=128, save_every=1000, decay="constant")
     assert [r.step for r in train(recipe, tmp_path / "run", device="cpu")] == [step + 1, step + 2]
+
+
+@pytest.mark.parametrize("whom", ["torchrun", "one rank"])
+def test_ranks_stop_together_at_an_update_that_is_saved(tmp_path, whom):
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = (*ENDLESS, "--parts", 2, "--decay", "constant", "--out", tmp_path / "run")
+    command = [*torchrun, "-m", "--", "imf_lite.cli", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid if whom == "torchrun" else int(ranks[-1]), signal.SIGTERM)
+    said, _ = process.communicate(timeout=100)
+    step = checkpoint.step_of(tmp_path / "run" / "checkpoints")
+    assert process.returncode and len(training.read_metrics(tmp_path / "run")) == step >= 5, said
+    recipe = tiny(steps=step + 1, batch=128, parts=2, save_every=1000, decay="constant")
+    assert [r.step for r in train(recipe, tmp_path / "run", device="cpu")] == [step + 1]
 
 
 def test_a_second_process_in_a_folder_is_refused_and_the_first_goes_on(tmp_path):
@@ -200,6 +214,10 @@ def test_after_a_stop_at_a_gradient_that_is_not_finite_a_lower_rate_is_taken(tmp
     explode.calls = 0
     with pytest.raises(training.NonFiniteError, match="Try a lower lr"):
         list(train(tiny(save_every=1), tmp_path, device="cpu", slope=explode))
+    with pytest.raises(training.NonFiniteError):  # anything else may change and the stop is still known
+        explode.calls = 2
+        list(train(tiny(save_every=1, keep=7), tmp_path, device="cpu", slope=explode))
+    assert (tmp_path / "non_finite.json").exists()
     assert [r.step for r in train(tiny(save_every=1, lr=1e-4), tmp_path, device="cpu")] == [3, 4, 5, 6]
     with pytest.raises(ValueError, match=r"lr = 0\.0001, not 0\.002"):
         list(train(tiny(save_every=1), tmp_path, device="cpu"))
@@ -251,16 +269,6 @@ def test_the_rate_does_not_count_what_the_caller_does_in_between(tmp_path):
     assert records[-1].seconds < 1.5 and records[-1].images_per_s > 16 / 0.4
 
 
-def save_network(path: Path, seed: int, spoil: bool = False) -> Path:
-    net = build(MLPConfig(width=16, depth=2, guided="interval"), (1, 8, 8), 10, seed)
-    for p in net.parameters():
-        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
-    if spoil:
-        net.blocks[0].w1.weight.data[0, 0] = torch.nan
-    weights.save_pretrained(net, path, {"recipe": {"data": "digits"}, "latents": None})
-    return path
-
-
 def test_a_search_never_takes_one_networks_numbers_for_anothers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.savez("real.npz", mu=np.zeros(64), sigma=np.eye(64))
@@ -306,39 +314,6 @@ def test_a_bad_setting_is_refused_before_the_first_is_measured(tmp_path, monkeyp
     with pytest.raises(SystemExit, match=r"omega = 0.5; a guidance scale is at least 1"):
         run(monkeypatch, *words, "--omegas", 2, 0.5)
     assert not (tmp_path / "evaluation").exists()
-
-
-@pytest.mark.parametrize(
-    "words, line",
-    [
-        (("sample", "--weights", "nan"), "hold numbers that are not finite: damaged"),
-        (("evaluate", "--weights", "nan"), "hold numbers that are not finite: damaged"),
-        (("evaluate", "--weights", "net", "--n", 0), "n = 0"),
-        (("sample", "--weights", "plane_imf"), "makes points of shape (2,), not images"),
-        (("sample", "--weights", "net", "--vae", "sd"), "makes pixels, not latents: leave out --vae"),
-        (("evaluate", "--weights", "net", "--vae", "sd"), "makes pixels, not latents: leave out --vae"),
-        (("sample", "--weights", "folder.pth"), "cannot be read as a file of weights"),
-        (("sample", "--weights", "garbage.pth"), "cannot be read as a file of weights"),
-        (("sample", "--weights", "net", "--omega", "nan"), "omega = nan; a guidance scale is at least 1"),
-        (("sample", "--weights", "net", "--omega", 2, "--interval", 0.9, 0.2), "interval = 0.9, 0.2; it must be"),
-        (("train", "digits_imf", "--out", "garbage.pth"), "is no folder"),
-        (("train", "digits_imf", "--out", "garbage.pth/x"), "is no folder"),
-        (("train", "digits_imf", "--out", "."), "holds other files"),
-        (("evaluate", "--weights", "net", "--extractor-weights", "trap.pth"), "Python objects, which nobody loads"),
-    ],
-)  # fmt: skip
-def test_what_can_be_mistyped_is_one_line(tmp_path, monkeypatch, capsys, words, line):
-    monkeypatch.chdir(tmp_path)
-    if "nan" in words:
-        save_network(tmp_path / "nan", 0, spoil=True)
-    save_network(tmp_path / "net", 0)
-    (tmp_path / "folder.pth").mkdir()
-    (tmp_path / "garbage.pth").write_bytes(os.urandom(999))
-    torch.save({"x": print}, tmp_path / "trap.pth")
-    with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, *words)
-    said = str(stop.value.code)
-    assert said.startswith("imf-lite: ") and line in said and "\n" not in said
 
 
 def test_a_terminal_that_knows_ascii_alone_is_no_obstacle():
@@ -418,3 +393,17 @@ def test_fid_while_training_is_measured_once_and_cut_on_resume(tmp_path, monkeyp
     run(monkeypatch, *small, "--steps", 4, *fid)
     again = files.read_json_lines(tmp_path / "run" / "fid.jsonl")
     assert [row["step"] for row in again] == [2, 4] and again[1]["fid"] == pytest.approx(rows[1]["fid"], rel=1e-3)
+
+
+def test_products_are_computed_in_the_precision_of_the_recipe_and_the_process_keeps_its_own(tmp_path):
+    seen = []
+
+    def watched(*of, along):
+        seen.append(torch.get_float32_matmul_precision())
+        return torch.zeros_like(along)
+
+    for precision in ("fp32", "tf32"):
+        recipe = tiny(steps=1, precision=precision)
+        list(train(recipe, tmp_path / precision, device="cpu", slope=watched))
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert seen == ["highest", "high"]

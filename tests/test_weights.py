@@ -148,11 +148,17 @@ def test_damaged_and_absent_folders_say_so(tmp_path):
         weights.load(tmp_path)
 
 
-def test_what_is_not_here_names_the_command_that_fetches_it(monkeypatch):
-    def offline(*_):
+@pytest.fixture
+def offline(monkeypatch):
+    """No network."""
+
+    def refuse(*_):
         raise OSError("no network")
 
-    monkeypatch.setattr(loading, "hf_hub_download", offline)
+    monkeypatch.setattr(loading, "hf_hub_download", refuse)
+
+
+def test_what_is_not_here_names_the_command_that_fetches_it(offline):
     with pytest.raises(ValueError, match=r"hf download Lyy0725/iMF iMF-B-2\.pth"):
         weights.load("iMF-B-2.pth")
     with pytest.raises(ValueError, match=r"hf download someone/model config\.json"):
@@ -268,10 +274,6 @@ def test_shipped_networks_have_names_which_win_over_the_hub(name, tmp_path, monk
     assert Image.open(tmp_path / "samples" / f"{name}-nfe1-classes3-8-seed0.png").size == (128, 64)
 
 
-def test_a_name_that_is_nowhere_lists_what_ships(monkeypatch):
-    def offline(*_):
-        raise OSError("no network")
-
-    monkeypatch.setattr(loading, "hf_hub_download", offline)
+def test_a_name_that_is_nowhere_lists_what_ships(offline):
     with pytest.raises(ValueError, match=r"What ships with the package: fashion_fm_plain, fashion_imf"):
         weights.load("fashion_inf")

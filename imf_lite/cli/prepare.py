@@ -88,14 +88,13 @@ def name_classes(classes: list[str], most: int = 12) -> str:
 
 
 def show_progress(steps: Iterator[Progress], title: str, first: bool = True) -> None:
-    """Run a preparation under a progress bar (on the first rank), and list the images that could not be read."""
-    from tqdm import tqdm
+    """Run a preparation and show its progress (on the first rank); list the images that could not be read."""
+    from ..system.progress import Progress as Shown
 
     corrupt: list[tuple[str, str]] = []
-    with tqdm(unit="image", desc=title, disable=not first) as bar:
+    with Shown(0, "image", title, show=first) as shown:
         for step in steps:
-            bar.total, corrupt = step.total, step.corrupt
-            bar.update(step.read - bar.n)
-            bar.set_postfix(corrupt=len(corrupt))
+            shown.total, corrupt = step.total, step.corrupt
+            shown.to(step.read, unreadable=len(corrupt))
     for name, error in corrupt:
         print(f"could not be read, left out: {name} ({error})")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +41,7 @@ def search(options: Search) -> None:
     from ..evaluation.search import search as settings
     from ..system import distributed
     from ..system.devices import matmul_precision
+    from ..system.files import read_csv, write_csv
     from ..system.progress import Progress
 
     ranks = distributed.init()
@@ -55,7 +54,8 @@ def search(options: Search) -> None:
     key = short(identity(net, space, options.extractor, options.extractor_weights, real, options.precision, **asked))
     intervals = [(a, b) for a in options.t_mins for b in options.t_maxs if a < b]
     out = (options.out or (options.run or Path(".")) / "evaluation") / "search.csv"
-    table = ranks.broadcast(read_table(out))
+    # older tables have no key: their rows are kept, never used
+    table = ranks.broadcast([{"key": "unknown"} | row for row in read_csv(out, text=("key",))])
     known, others = ([row for row in table if (row["key"] == key) == mine] for mine in (True, False))
     if known and ranks.first:
         print(f"{len(known)} settings were measured before: {out}")
@@ -70,36 +70,8 @@ def search(options: Search) -> None:
         for rows in settings(measure, options.omegas, intervals, known):
             if ranks.first:
                 asked_for = {"key": key, "step": notes.get("step", 0), **asked}
-                write_table(out, [*others, *(asked_for | row for row in rows)])
+                write_csv(out, [*others, *(asked_for | row for row in rows)])
     if not ranks.first:
         return
     best = min(rows, key=lambda row: row["fid"])
     print(f"best: omega {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}], FID {best['fid']:.4g} ({out})")
-
-
-def read_table(path: Path) -> list[dict]:
-    """The rows of a search's table, of whatever network and protocol; [] where there is none."""
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        rows = [{k: number(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    return [{"key": "unknown"} | row for row in rows]  # older tables have no key: their rows are kept, never used
-
-
-def number(text: str) -> str | float | None:
-    """A cell as a number, if it is one; None where it is empty."""
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return text
-
-
-def write_table(path: Path, rows: list[dict]) -> None:
-    """All rows, each with every column that any of them has."""
-    from ..system.files import write_text
-
-    text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    write_text(path, text.getvalue())

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
-from ..system.files import sha256
+from ..system.files import read_pickled, sha256
 from .classifiers import CLASSIFIERS, Classifier
 
 
@@ -52,7 +53,11 @@ def load_extractor(extractor: str, weights: str | None, device: str):
     """torch-fidelity's extractor with the layers that FID and Inception Score read, loaded once."""
     if extractor not in FEATURE_EXTRACTORS_REGISTRY:
         raise ValueError(f"no extractor {extractor!r}; there is: {', '.join(FEATURE_EXTRACTORS_REGISTRY)}.")
-    if weights is not None:
+    if extractor.startswith("dinov2"):
+        raise ValueError(f"{extractor} would run code that torch.hub fetches: choose Inception or CLIP.")
+    if extractor.startswith("clip"):
+        check_clip(extractor, weights)
+    elif weights is not None:
         check_weights(weights)
     elif extractor.startswith("inception-v3-compat"):
         weights = inception_file()
@@ -73,15 +78,21 @@ def load_extractor(extractor: str, weights: str | None, device: str):
 def check_weights(path: str) -> None:
     """Raise ValueError for a file of weights that holds anything but tensors: torch-fidelity would execute it."""
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = read_pickled(Path(path))
     except FileNotFoundError as error:
         raise ValueError(f"there is no file of extractor weights at {path}: fetch {URL_INCEPTION_V3}.") from error
-    except Exception as error:  # an unpickler fails in many ways: all mean the same
-        raise ValueError(
-            f"{path} is no file of an extractor's weights: it is damaged, or holds Python objects, which nobody loads."
-        ) from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} is no file of an extractor's weights: it must map names to tensors.")
+
+
+def check_clip(extractor: str, weights: str | None) -> None:
+    """Raise ValueError for a file that is not OpenAI's: it is TorchScript, whose code runs when it is loaded."""
+    known = MODEL_METADATA[extractor]["hash"]
+    path = Path(weights or Path(torch.hub.get_dir()) / "checkpoints" / f"{extractor}-{known}.pt")
+    if weights is not None and not path.exists():
+        raise ValueError(f"there is no file of extractor weights at {path}: fetch {MODEL_URLS[extractor]}.")
+    if path.exists() and sha256(path) != known:
+        raise ValueError(f"{path} is not {extractor}'s file (its SHA-256 differs): fetch {MODEL_URLS[extractor]}.")
 
 
 def inception_file() -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from ..data.cache import open_array
-from ..system.files import read_json
+from ..system.files import read_json, read_pickled
 
 
 class Reference(NamedTuple):
@@ -83,11 +83,8 @@ def read_cache(path: Path) -> Mapping[str, np.ndarray]:
     rebuild: Any = np.zeros(0).__reduce__()[0]  # numpy's own, which has moved between versions
     allowed: list[Any] = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     allowed += [np.ndarray, np.dtype, type(np.dtype("f4")), type(np.dtype("f8")), codecs.encode]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler fails in many ways: all mean the same
-        raise ValueError("it is no file of torch-fidelity's cache, or a damaged one") from error
+    with torch.serialization.safe_globals(allowed):
+        content = read_pickled(path)
     if isinstance(content, torch.Tensor) and content.ndim == 2:
         return {"features": content.numpy()}
     if not isinstance(content, dict):

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..configs import DiTConfig
 from ..networks import Network, build
 from ..networks.dit import without_branch
+from ..system.files import read_pickled
 from .loading import check, find, ready
 
 RELEASED = "Lyy0725/iMF"
@@ -41,11 +42,7 @@ def from_released(name: str | Path, size: int | None = None) -> Network:
         if Path(repository or "nowhere").is_dir() or str(name).startswith((".", "~", "/")):
             raise ValueError(f"there is no file {name}. The released ones: `hf download {RELEASED} {file}`.")
         path = find(repository or RELEASED, file)
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler fails in many ways: all mean the same
-        reason = f"{type(error).__name__}; it is damaged, or holds Python objects, which are never loaded"
-        raise ValueError(f"{path} cannot be read as a file of weights ({reason}): fetch it again.") from error
+    tensors = read_pickled(path)
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise ValueError(f"{path} is not a flat state dict: the released files map names to tensors.")
     tensors = {our_name(k): v for k, v in tensors.items()}

@@ -7,10 +7,13 @@ SHA-256 of all contents in the header: never pickle.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +115,48 @@ def read_json_lines(path: Path) -> list[dict]:
         if line.endswith("\n"):
             rows.append(row)
     return rows
+
+
+def read_pickled(path: Path) -> Any:
+    """What torch.save wrote, by tensors and plain containers alone: no file runs code.
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged or holds other objects.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # an unpickler fails in many ways: all mean the same
+        reason = f"{type(error).__name__}: it is damaged, or holds Python objects, which are never loaded"
+        raise ValueError(f"{path} cannot be read as a file of weights ({reason}).") from error
+
+
+def read_csv(path: Path, text: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a CSV, with numbers as int or float and empty cells as None; [] where there is no file.
+
+    text: columns that stay text, such as hashes, of which some look like numbers.
+    """
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [{k: v if k in text else number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def number(text: str) -> str | int | float | None:
+    """A cell as a number, if it is one; None where it is empty."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text or None
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], digits: int = 8) -> None:
+    """Rows as CSV, atomically, each with every column that any of them has; floats to `digits` significant ones."""
+    text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -37,6 +37,7 @@ class Progress:
 
     def to(self, done: int, **details: object) -> None:
         """So much is done; `details` are shown beside it."""
+        self.bar.total = self.total
         self.bar.update(done - self.done)
         self.done, self.details = done, details
         self.bar.set_postfix(details, refresh=False)

@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import guidance, losses
+from ..configs import Guided
 from ..data import Data, load
 from ..draws import draw
 from ..networks import Network, build
 from ..networks.dit import without_branch
-from ..objective import Objective
+from ..objective import Objective, Step
 from ..recipes import Recipe
 from ..system import distributed
 from ..system.devices import matmul_precision, pick_device
@@ -106,14 +107,9 @@ def run(
     with open(out / "metrics.jsonl", "a") if ranks.first else open(os.devnull, "w") as log:
         while state.step < recipe.steps:
             optimizer.zero_grad(set_to_none=True)
-            steps = []
-            for part in parts:
-                x, y = next(batches)
-                g = generator(device, recipe.seed, DRAWS, part, state.step)
-                draws = draw(x.to(device), None if y is None else y.to(device), recipe.draws, g, net.guided)
-                with matmul_precision(recipe.precision), ranks.no_sync_until_last(loss, part == parts[-1]):
-                    steps.append(loss(draws))
-                    (steps[-1].loss / len(parts)).backward()
+            steps = [
+                backward(recipe, loss, next(batches), part, state.step, device, net.guided, ranks) for part in parts
+            ]
             gradients = cast(list[Tensor], [p.grad for p in weights])  # every weight has one
             # the one host read of a step that is not logged
             grad_norm = float(torch.nn.utils.get_total_norm(gradients))
@@ -157,6 +153,21 @@ def run(
             if asked and state.step < recipe.steps:
                 raise StoppedError(f"stopped after update {state.step}, which is saved: the same command goes on.")
     warn_of_initial_weights(state)
+
+
+def backward(
+    recipe: Recipe, loss: nn.Module, samples: tuple[Tensor, Tensor | None], part: int, step: int, device: torch.device,
+    guided: Guided, ranks: Ranks,
+) -> Step:  # fmt: skip
+    """Add the gradient of one micro-batch's share of the loss, by draws of its own, and return what it reports."""
+    x, y = samples
+    here = ranks.share(recipe.parts)
+    g = generator(device, recipe.seed, DRAWS, part, step)
+    draws = draw(x.to(device), None if y is None else y.to(device), recipe.draws, g, guided)
+    with matmul_precision(recipe.precision), ranks.no_sync_until_last(loss, part == here[-1]):
+        report: Step = loss(draws)
+        (report.loss / len(here)).backward()
+    return report
 
 
 def clip(gradients: list[Tensor], norm: float, largest: float | None) -> None:

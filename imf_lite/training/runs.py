@@ -92,12 +92,9 @@ def write_run_file(out: Path, now: dict) -> None:
             (out / "non_finite.json").unlink(missing_ok=True)
         if any(change["field"] == "parts" for change in changes):
             warnings.warn(f"parts were {stored['parts']} so far: from here on other draws are made.", stacklevel=4)
-    try:
-        intact = read_json(out / "run.json") == before
-    except (DamagedFileError, FileNotFoundError):
-        intact = False
-    if not intact:
-        write_text(out / "run.json", json.dumps(before, indent=1))
+    text = json.dumps(before, indent=1)
+    if not (out / "run.json").exists() or (out / "run.json").read_bytes() != text.encode():
+        write_text(out / "run.json", text)
 
 
 def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..images import read_image
-from .folders import hidden, natural
+from .folders import describe, hidden, natural
 
 
 class Member(NamedTuple):
@@ -53,7 +53,8 @@ class Archives:
             order = {name: k for k, name in enumerate(self.classes)}
             self.labels = [order.get(folder, 0) for folder in folders]
         self.images = images
-        self.description = f"{', '.join(a.name for a in archives)}, {len(images)} files, cropped to {size} as by ADM"
+        names = [(f"{m.archive.name}: {m.name}", 0) for m in images]
+        self.description = describe(archives[0].parent, names, size)
 
     def __len__(self) -> int:
         return len(self.images)
