@@ -69,6 +69,7 @@ MAY_IMPORT = {
     "pretrained": {"configs", "system", "method", "networks", "data"},
     "cli": {"configs", "system", "method", "networks", "data", "recipes", "training", "evaluation", "pretrained"},
     # of toy_experiments, which imports imf_lite, never the reverse
+    "parameters": set(),
     "tables": set(),
     "rehearsal": set(),
     "ground_truth": set(),

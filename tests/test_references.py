@@ -73,8 +73,8 @@ class Trap:
         ("text.npz", b"mu sigma\n1 2\n", "it is not an .npz file"),
         ("empty.npz", b"", "it is not an .npz file"),
         ("pickle.npz", pickle.dumps({"mu": 1}), "it is not an .npz file"),
-        ("trap.pt", pickle.dumps(Trap()), "no file of torch-fidelity's cache"),
-        ("text.pt", b"hello", "no file of torch-fidelity's cache"),
+        ("trap.pt", pickle.dumps(Trap()), "cannot be read as a file of weights"),
+        ("text.pt", b"hello", "cannot be read as a file of weights"),
     ],
 )
 def test_files_that_hold_no_statistics_are_refused(tmp_path, name, content, message, capsys):
