@@ -208,9 +208,10 @@ def read(path: Path) -> torch.Tensor:
 
 
 def test_sixteen_bit_grey_is_scaled_and_not_white(tmp_path):
-    Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)).save(tmp_path / "grey.png")
-    assert Image.open(tmp_path / "grey.png").mode.startswith("I")
-    assert read(tmp_path / "grey.png").unique().tolist() == [100]
+    for level in (0, 100, 200, 255):
+        Image.fromarray(np.full((8, 8), 257 * level, np.uint16)).save(tmp_path / "grey.png")
+        assert Image.open(tmp_path / "grey.png").mode.startswith("I")
+        assert read(tmp_path / "grey.png").unique().tolist() == [level]
 
 
 def test_palettes_and_transparency_are_read_as_by_adm_and_torchvision(tmp_path, recwarn):
@@ -260,7 +261,13 @@ def test_images_that_cannot_be_read_are_named_and_do_not_stop_a_preparation(tmp_
     for name in ("float.tiff", "slender.png", "dangling.jpg", "html.jpg", "empty.jpg", "bomb.jpg"):
         assert f"could not be read, left out: {bad / name}" in said, name
     assert "._a_0" not in said and "2 classes: 0 a, 1 b" in said and "decompression bomb" in said
-    assert len(cache.load(tmp_path / "data" / "latents" / "pictures" / "train", "fitted")[0]) == 4
+    split, _ = cache.load(tmp_path / "data" / "latents" / "pictures" / "train", "fitted")
+    write_classes(tmp_path / "good" / "train", ["a", "b"])
+    run(monkeypatch, "prepare", tmp_path / "good", *command[2:], "--workers", 0)
+    same, _ = cache.load(tmp_path / "data" / "latents" / "good" / "train", "fitted")
+    assert len(split) == len(same) == 4 < len(split.moments)
+    for found, expected in zip(split.batch(torch.arange(4), 0), same.batch(torch.arange(4), 0), strict=True):
+        torch.testing.assert_close(found, expected)  # rows that hold no image are never drawn
     run(monkeypatch, *command, "--workers", 0)  # again: nothing to do
 
 
