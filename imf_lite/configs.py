@@ -155,6 +155,8 @@ class DrawConfig:
     """mean of the logit-normal, before the sigmoid"""
     p_std: float = 1.0
     """standard deviation of the logit-normal, before the sigmoid"""
+    uniform_share: float = 0.0
+    """expected share of rows whose two times are uniform instead, by a coin per row (pMF's tr_uniform: 0.1)"""
     p_r_neq_t: float = 0.5
     """share of rows with r < t: 0.5 in iMF, 0.25 in MF, 0 is flow matching"""
     class_dropout: float = 0.0
@@ -167,7 +169,7 @@ class DrawConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("p_r_neq_t", "class_dropout"):
+        for name in ("uniform_share", "p_r_neq_t", "class_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"draws.{name} = {getattr(self, name)}; it is a share: choose a value in [0, 1].")
         if self.p_std <= 0:

@@ -44,10 +44,7 @@ def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, gu
     if y is not None and y.shape != (B,):
         raise ValueError(f"y has shape {tuple(y.shape)}, but x holds {B} samples: labels must be ({B},).")
     e = torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
-    if config.times == "uniform":
-        pair = torch.rand(2, B, generator=g, device=x.device)
-    else:
-        pair = torch.randn(2, B, generator=g, device=x.device).mul(config.p_std).add(config.p_mean).sigmoid()
+    pair = two_times(B, config, g, x.device)
     t, r = (s.view(B, *[1] * (x.ndim - 1)) for s in (pair.amax(0), pair.amin(0)))
     n_eq = B - round(B * config.p_r_neq_t)
     r = torch.cat([t[:n_eq], r[n_eq:]])
@@ -62,6 +59,23 @@ def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, gu
         ends = 0.5 * torch.rand(2, B, generator=g, device=x.device)
         t_min, t_max = ends[0].where(row >= n_eq, 0.0), (0.5 + ends[1]).where(row >= n_eq, 1.0)
     return Draws(x, e, y, t, r, None if y is None else drop, omega, t_min, t_max, n_eq)
+
+
+def two_times(B: int, config: DrawConfig, g: torch.Generator, device: torch.device) -> Tensor:
+    """Two times per row, (2, B): logit-normal, or uniform, or uniform in a share of the rows.
+
+    In that share the time is the distribution function of the same normal number, which is uniform: other
+    rows keep their times, and a share of 0 draws nothing more (pMF's reference code, `tr_uniform`).
+    """
+    if config.times == "uniform":
+        return torch.rand(2, B, generator=g, device=device)
+    normal = torch.randn(2, B, generator=g, device=device)
+    pair = normal.mul(config.p_std).add(config.p_mean).sigmoid()
+    if config.uniform_share == 0:
+        return pair
+    return torch.where(
+        torch.rand(B, generator=g, device=device) < config.uniform_share, torch.special.ndtr(normal), pair
+    )
 
 
 def power_law(uniform: Tensor, beta: float) -> Tensor:

@@ -40,6 +40,40 @@ def test_uniform_times():
     assert_close(d.r.mean().item(), 1 / 3, atol=0.01, rtol=0)
 
 
+def test_a_share_of_uniform_times():
+    """In about that share of the rows, with r = t or not, both times are uniform; the other rows keep theirs."""
+    none, some, every = (
+        draw(torch.zeros(100_000, 1), None, DrawConfig(p_std=0.2, uniform_share=share), generator("cpu", 0))
+        for share in (0.0, 0.3, 1.0)
+    )
+    moved = (some.t != none.t).flatten()
+    for rows in (moved, moved[: some.n_eq], moved[some.n_eq :]):
+        assert_close(rows.float().mean().item(), 0.3, atol=0.01, rtol=0)
+    assert_close(some.r[~moved], none.r[~moved], rtol=0, atol=0)
+    assert_close(some.e, none.e, rtol=0, atol=0)
+    for d, rows in ((some, moved.nonzero()[:, 0]), (every, torch.arange(100_000))):
+        rows = rows[rows >= d.n_eq]
+        t, r = d.t.flatten()[rows].sort().values, d.r.flatten()[rows].sort().values
+        level = torch.linspace(0, 1, len(rows))
+        assert_close(t.square(), level, atol=0.015, rtol=0)  # the larger of two uniform numbers: P(t < s) = s^2
+        assert_close(1 - (1 - r).square(), level, atol=0.015, rtol=0)
+    assert every.r.min() >= 0 and every.t.max() <= 1
+
+
+def test_no_uniform_share_draws_what_was_always_drawn():
+    """Bit for bit, and nothing more from the generator: the draws written out again as they were before."""
+    config, g = DrawConfig(class_dropout=0.5, uniform_share=0.0), generator("cpu", 3)
+    d = draw(torch.zeros(64, 2), torch.zeros(64).long(), config, g, guided="interval")
+    old = generator("cpu", 3)
+    e = torch.randn(64, 2, generator=old)
+    pair = torch.randn(2, 64, generator=old).mul(1.0).add(-0.4).sigmoid()
+    drop, omega, ends = torch.rand(64, generator=old), torch.rand(64, generator=old), torch.rand(2, 64, generator=old)
+    assert torch.equal(d.e, e) and torch.equal(d.t[:, 0], pair.amax(0)) and torch.equal(d.r[32:, 0], pair.amin(0)[32:])
+    assert d.drop.sum() == (drop < 0.5).sum() and torch.equal(d.omega, 8**omega)
+    assert torch.equal(d.t_min[32:], 0.5 * ends[0, 32:])
+    assert torch.equal(g.get_state(), old.get_state())
+
+
 def test_dropout_takes_the_first_rows_and_a_tenth_on_average():
     counts = []
     for seed in range(200):
@@ -62,5 +96,7 @@ def test_bad_input_is_refused():
         draw(torch.zeros(4, 2), torch.zeros(3).long(), DrawConfig(), generator("cpu", 0))
     with pytest.raises(ValueError, match=r"p_r_neq_t = 1.5.*\[0, 1\]"):
         DrawConfig(p_r_neq_t=1.5)
+    with pytest.raises(ValueError, match=r"uniform_share = -0.1.*\[0, 1\]"):
+        DrawConfig(uniform_share=-0.1)
     with pytest.raises(ValueError, match="'gaussian'"):
         DrawConfig(times="gaussian")
