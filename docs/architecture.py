@@ -12,7 +12,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-METHOD = ("draws", "conditions", "objective", "guidance", "losses", "forward_mode", "sampling")
+METHOD = ("draws", "conditions", "objective", "guidance", "losses", "relatives", "forward_mode", "sampling")
 START, END = "<!-- drawn by docs/architecture.py -->\n", "<!-- end -->\n"
 WIDTH, HEIGHT, GAP, MARGIN = 150, 46, 34, 14
 INK, METHOD_FILL, FILL = "#444444", "#D6E6F2", "#F4F4F4"

@@ -13,6 +13,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 Method = Literal["fm", "mf", "imf"]
 """flow matching, MeanFlow, improved MeanFlow"""
 
+Derivative = Literal["jvp", "mixed", "chord", "split"]
+"""what stands for du/dt in MF's loss, see relatives: MF's own JVP; its tangent mixed with v_theta; a difference over
+part of the interval (alpha-Flow); the mean of the interval's two parts (SplitMeanFlow)"""
+
 Precision = Literal["fp32", "tf32", "bf16"]
 """of matrix products; tf32 concerns CUDA; bf16 the trained and the guidance forwards, the slope stays fp32"""
 
@@ -159,6 +163,8 @@ class DrawConfig:
     """expected share of rows whose two times are uniform instead, by a coin per row (pMF's tr_uniform: 0.1)"""
     p_r_neq_t: float = 0.5
     """share of rows with r < t: 0.5 in iMF, 0.25 in MF, 0 is flow matching"""
+    r_zero: bool = False
+    """r = 0 on the rows with r < t: consistency training"""
     class_dropout: float = 0.0
     """expected share of rows that lose their label"""
     dropout: Literal["first", "independent"] = "first"

@@ -47,7 +47,7 @@ def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, gu
     pair = two_times(B, config, g, x.device)
     t, r = (s.view(B, *[1] * (x.ndim - 1)) for s in (pair.amax(0), pair.amin(0)))
     n_eq = B - round(B * config.p_r_neq_t)
-    r = torch.cat([t[:n_eq], r[n_eq:]])
+    r = torch.cat([t[:n_eq], torch.zeros_like(r[n_eq:]) if config.r_zero else r[n_eq:]])
     drop = torch.rand(B, generator=g, device=x.device) < config.class_dropout
     row = torch.arange(B, device=x.device)
     if config.dropout == "first":

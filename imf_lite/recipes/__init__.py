@@ -22,6 +22,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         digits.digits_imf_boundary,
         digits.digits_guided,
         digits.digits_mf,
+        digits.digits_alpha,
+        digits.digits_split,
         digits.digits_fm,
         fashion.fashion_imf,
         fashion.fashion_mf,

@@ -36,6 +36,16 @@ def digits_mf() -> Recipe:
     return counterpart(digits_imf(), "mf")
 
 
+def digits_alpha() -> Recipe:
+    """alpha-Flow on the digits: MF's loss with a difference over half of the interval for du/dt, no JVP."""
+    return override(digits_mf(), {"name": "digits_alpha", "derivative": "chord"})
+
+
+def digits_split() -> Recipe:
+    """SplitMeanFlow on the digits: the average over an interval is that of its two parts, no JVP."""
+    return override(digits_mf(), {"name": "digits_split", "derivative": "split"})
+
+
 def digits_fm() -> Recipe:
     """Flow matching on the digits: the multi-step model that one step is measured against."""
     return counterpart(digits_imf(), "fm")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..configs import (
     NET_CONFIGS,
+    Derivative,
     DrawConfig,
     Fixed,
     Flexible,
@@ -36,6 +37,10 @@ class Recipe:
     draws: DrawConfig = field(default_factory=DrawConfig)
     guidance: Fixed | Flexible | None = None
     """fixed: one scale, learnt; flexible: a scale and interval for the asking; None: no guidance"""
+    derivative: Derivative = "jvp"
+    """of method mf: what stands for du/dt; all but jvp belong to MF's relatives"""
+    derivative_share: float = 0.5
+    """of mixed: how much of the tangent is v_theta; of chord: how much of the interval the difference spans"""
     normalisation: Normalisation = "imf"
     """how latents are scaled; pixels are taken as they are"""
     p: float = 1.0
@@ -104,6 +109,10 @@ class Recipe:
             raise ValueError(f"method {self.method!r} does not train a v-head: set net.v_depth to None.")
         if self.method == "fm" and self.draws.p_r_neq_t:
             raise ValueError("flow matching knows r = t only: set draws.p_r_neq_t = 0.")
+        if self.derivative != "jvp" and self.method != "mf":
+            raise ValueError(f"derivative = {self.derivative!r} stands for du/dt in MF's loss: set method to 'mf'.")
+        if not 0 <= self.derivative_share <= 1 or (self.derivative == "chord" and not self.derivative_share):
+            raise ValueError(f"derivative_share = {self.derivative_share}; it is a share, of chord above 0, up to 1.")
         flexible = isinstance(self.guidance, Flexible)
         if flexible != (self.net.guided != "no"):
             raise ValueError(

@@ -23,7 +23,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from .. import guidance, losses
+from .. import guidance, relatives
 from ..configs import Guided
 from ..data import Data, load
 from ..draws import draw
@@ -56,15 +56,15 @@ class StoppedError(RuntimeError):
 
 def train(
     recipe: Recipe, out: str | Path, data: Data | None = None, device: torch.device | str | None = None,
-    slope=losses.slope, compile: bool = False, ranks: Ranks | None = None, init: Network | None = None,
+    slope: Callable | None = None, compile: bool = False, ranks: Ranks | None = None, init: Network | None = None,
     on_non_finite: Literal["stop", "skip"] = "stop", stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:  # fmt: skip
     """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`, which it locks.
 
     data: instead of the data set that the recipe names. device: default cuda, else mps, else cpu.
-    slope: how du/dt is computed, for lessons that get it wrong on purpose. compile: torch.compile the
-    loss, which takes a minute or two once and pays in long runs (same numbers to rounding). ranks: default: those that
-    torchrun started, or this process alone. init: a trained network whose weights, by name, the run begins with.
+    slope: what stands for du/dt instead of what the recipe says, for lessons. compile: torch.compile the loss, which
+    takes a minute or two once and pays in long runs (same numbers to rounding). ranks: default: those that torchrun
+    started, or this process alone. init: a trained network whose weights, by name, the run begins with.
     on_non_finite: at a gradient that is not finite, stop before the update, or leave the update out (at most ten in a
     row). stop: asked after every update; where it says yes, a checkpoint is written first.
     Raises ValueError for a recipe, data or folder that do not fit, CheckpointError for a damaged
@@ -92,6 +92,7 @@ def run(
         net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
     )
     rule = guidance.rule(recipe.method, recipe.guidance)
+    slope = slope or relatives.slope(recipe.derivative, recipe.derivative_share)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16=recipe.precision == "bf16")
     loss = ranks.wrap(objective, compile)
     state = checkpoint.State(net, optimizer, (recipe.ema, *recipe.more_emas))

@@ -195,7 +195,7 @@ def fingerprint() -> str:
     Comments, docstrings, imports and white space do not count.
     """
     package = Path(__file__).parent.parent
-    method = ("configs", "losses", "draws", "conditions", "guidance", "objective", "forward_mode")
+    method = ("configs", "losses", "draws", "conditions", "guidance", "objective", "forward_mode", "relatives")
     files = [*(package / f"{name}.py" for name in method), *sorted((package / "networks").glob("*.py"))]
     code = "\n".join(path.read_text() for path in files)
     code = re.sub(r'""".*?"""|#[^\n]*', "", code, flags=re.DOTALL)

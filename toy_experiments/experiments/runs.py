@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from imf_lite import losses, training
+from imf_lite import training
 from imf_lite.configs import DrawConfig, Flexible, MLPConfig
 from imf_lite.recipes import Recipe, counterpart, override
 from imf_lite.sampling import generate
@@ -72,7 +72,7 @@ class Job(NamedTuple):
     keys: dict[str, str | int | float]
     points: str
     recipe: Recipe
-    slope: Callable = losses.slope
+    slope: Callable | None = None
 
     @property
     def name(self) -> str:
