@@ -1,4 +1,4 @@
-"""The imf-lite command: prepare, train, sample, evaluate, search, export, recipes, weights. One file per command.
+"""The imf-lite command: prepare, train, sample, evaluate, search, export, compare, recipes, weights.
 
 A file holds the command's options, a dataclass, and the function that does the work and imports what it needs
 only then, so that help and usage errors come at once. May import: everything.
@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import tyro
 
-from . import evaluate, export, lists, prepare, sample, search, train
+from . import evaluate, export, prepare, sample, search, show, train
 
 COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "prepare": (prepare.Prepare, prepare.prepare),
@@ -26,8 +26,9 @@ COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "evaluate": (evaluate.Evaluate, evaluate.evaluate),
     "search": (search.Search, search.search),
     "export": (export.Export, export.export),
-    "recipes": (lists.Recipes, lists.recipes),
-    "weights": (lists.Weights, lists.weights),
+    "compare": (show.Compare, show.compare),
+    "recipes": (show.Recipes, show.recipes),
+    "weights": (show.Weights, show.weights),
 }
 """the options and the work of each command"""
 
