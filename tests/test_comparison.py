@@ -23,9 +23,7 @@ def write_log(folder, raw, norms, recipe, fids=()):
     ten = [1.0] * 10
     record = Record(0, 0, 1.0, 1e-3, 0.0, 2.0, 0.0, None, None, 1.0, ten, ten, ten, 0.0, 9.0, None, "cpu")
     lines = [
-        record._replace(
-            step=k + 1, seconds=60.0 * (k + 1), raw_u_neq=a, grad_norm=b, raw_u_by_t=[k, None] * 5
-        )._asdict()
+        record._replace(step=k + 1, seconds=60.0 * (k + 1), raw_u_neq=a, grad_norm=b, raw_u_by_t=[k, None] * 5)
         for k, (a, b) in enumerate(zip(raw, norms, strict=True))
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line._asdict()) + "\n" for line in lines))
