@@ -143,7 +143,7 @@ def parts(loss: torch.nn.Module, draws: Draws) -> dict[str, float]:
 def counted(case: Case, row: Method, step: str) -> float:
     """Operations of one step, forward derivative included."""
     loss, draws = setup(case, row, step, "cpu")
-    # written-out attention everywhere: the counter does not know the CPU's fused kernel
+    # written-out attention everywhere: the counter does not count the CPU's fused kernel
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         once(loss, draws)
     return counter.get_total_flops()

@@ -206,7 +206,7 @@ class Flexible:
     """iMF's guidance: omega and its interval are drawn in training and inputs ever after (iMF, section 4.2)."""
 
     v_u_omega: Literal["one", "same"] = "one"
-    """the omega that v_u is told: 1 in the released code, that of v_c in the paper's algorithm"""
+    """the omega that v_u is given: 1 in the released code, that of v_c in the paper's algorithm"""
     kind: Literal["flexible"] = "flexible"
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 `torch.func.jvp` is general, and pays for it: an interpreter on top of every operation; products with the
 tangents of weights, which are zero (three matrix products for a Linear where two do); norms and attention
 taken apart into many small operations. `jvp` here gives the same values for less (benchmarks/step_cost.py
-says how much). Nothing in a network has to know.
+says how much). No network has to be changed for it.
 """
 
 from __future__ import annotations

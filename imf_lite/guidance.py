@@ -8,7 +8,7 @@ on rows with r = t it already is the predicted velocity, so no second forward is
     omega             guidance scale          sample with 1 for none
 
 Classifier-free guidance samples along the field omega v_c* + (1 - omega) v_u, where v_c* is the
-class's own velocity. Both papers *learn* that field, so that one evaluation a step is enough.
+class's own velocity. Both papers *learn* that field, so that one evaluation per step is enough.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def fixed(
 def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Flexible) -> tuple[Tensor, Tensor]:
     """iMF's guidance: target v_cond + (1 - 1/omega) (v_c - v_u), tangent v_c, with omega = 1 outside the interval.
 
-    Why 1 - 1/omega: the guided field is v_g = omega v_c* + (1 - omega) v_u. The network, told omega,
+    Why 1 - 1/omega: the guided field is v_g = omega v_c* + (1 - omega) v_u. The network, given omega,
     predicts v_c = v_g; solved for the unguided field, v_c* = (v_c - (1 - omega) v_u) / omega. So
     v_g = v_c* + (v_g - v_c*) = v_c* + (1 - 1/omega) (v_c - v_u), and the sample v_cond = e - x stands in
     for v_c*, whose mean it is.
@@ -113,7 +113,7 @@ def velocities(
     """Predicted velocities v_c and v_u, each (B, ...), by one forward.
 
     v_u is needed on every row, v_c only where r != t: elsewhere `own` is it. (Not on dropped rows,
-    whose `own` was told no class; no rule reads v_c there.)
+    whose `own` was computed without a class; no rule reads v_c there.)
     """
     rows = slice(draws.n_eq if need_v_c else len(z), None)
     both = net.velocity(torch.cat([z, z[rows]]), torch.cat([draws.t, draws.t[rows]]), Cond.cat(null, true.rows(rows)))
@@ -128,5 +128,5 @@ def labels(draws: Draws) -> tuple[Tensor, Tensor]:
 
 
 def expand_rows(row: Tensor, z: Tensor) -> Tensor:
-    """One value a row, (B,), shaped to meet z (B, ...)."""
+    """One value per row, (B,), shaped to broadcast against z (B, ...)."""
     return row.view(-1, *[1] * (z.ndim - 1))

@@ -89,7 +89,7 @@ class Objective(nn.Module):
         return Step(loss.mean(), raw_u.detach(), raw_v, t.flatten(), h.flatten(), h_du_dt.detach())
 
     def conditions(self, draws: Draws) -> Cond:
-        """What the trained forward is told: the label after dropout, and ω and interval as drawn."""
+        """The conditions of the trained forward: the label after dropout, and ω and interval as drawn."""
         y = draws.y
         if y is not None and self.net.num_classes is not None:
             check_labels(y, self.net.num_classes)
@@ -127,4 +127,4 @@ def check_draws(draws: Draws, method: Method) -> None:
     if t_min is not None and t_max is not None and readable(x) and ((t_min[:n_eq] > 0) | (t_max[:n_eq] < 1)).any():
         raise ValueError("rows with r = t have the guidance interval (0, 1): there v of the trained forward is reused.")
     if method == "fm" and n_eq < len(x):
-        raise ValueError("flow matching knows r = t only: draw with p_r_neq_t = 0.")
+        raise ValueError("flow matching has r = t only: draw with p_r_neq_t = 0.")

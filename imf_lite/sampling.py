@@ -124,21 +124,21 @@ def blocks(
     interval: Interval | None = None, classes: tuple[int, ...] | None = None, which: slice = slice(None),
     each: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:  # fmt: skip
-    """What `generate` makes, a batch at a time; `which` of the batches, e.g. every second one on each of two ranks.
+    """What `generate` makes, batch by batch; `which` of the batches, e.g. every second one on each of two ranks.
 
     each: noise of every sample's own, from its index and on the CPU, so that neither batch nor device matter; it
-    takes 0.1 ms a sample.
+    takes 0.1 ms per sample.
     """
     if n < 1:
         raise ValueError(f"n = {n}; ask for at least one sample.")
     device = next(net.parameters()).device
     y = None
     if net.num_classes is None and classes:
-        raise ValueError(f"classes = {classes}, but this network knows none: leave them out.")
+        raise ValueError(f"classes = {classes}, but this network has none: leave them out.")
     if net.num_classes is not None:
         columns = torch.tensor(classes or range(net.num_classes), device=device)
         if not ((columns >= 0) & (columns < net.num_classes)).all():
-            raise ValueError(f"classes = {classes}; this network knows classes 0 to {net.num_classes - 1}.")
+            raise ValueError(f"classes = {classes}; this network has classes 0 to {net.num_classes - 1}.")
         y = columns[torch.arange(n, device=device) % len(columns)]
     for start in range(0, n, batch)[which]:
         count = min(batch, n - start)

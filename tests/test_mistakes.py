@@ -14,7 +14,7 @@ from imf_lite.training.loop import train
 USAGE = [
     (("train", "digits_imff"), "digits_imf_boundary"),
     (("train", "digits_imf", "--stepz", 3), "--steps"),
-    (("train", "digits_mf", "--method", "fm"), "flow matching knows r = t only"),
+    (("train", "digits_mf", "--method", "fm"), "flow matching has r = t only"),
     (("train", "digits_imf", "--net.v-depth", 9), "v_depth = 9; it counts blocks"),
     (("train", "digits_imf", "--net.width", 0), "net.width = 0; it must be at least 1"),
     (("train", "digits_imf", "--batch", 0), "batch = 0; it must be at least 1"),

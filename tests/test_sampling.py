@@ -135,5 +135,5 @@ def test_requests_that_cannot_be_meant_are_refused():
         sample(net, e, y, omega=torch.ones(3))
     with pytest.warns(UserWarning, match="guides nothing"):
         sample(net, e, y, interval=(0.2, 0.8))
-    with pytest.raises(ValueError, match="knows classes 0 to 9"):
+    with pytest.raises(ValueError, match="has classes 0 to 9"):
         generate(net, 4, classes=(3, 10))

@@ -41,7 +41,7 @@ def main() -> None:
     """Parse the arguments and run the command. Whatever goes wrong is one line, which says what and how to go on."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that does not know ω shows a question mark
+            stream.reconfigure(errors="replace")  # a terminal without ω shows a question mark
     options = parse()
     work = next(work for kind, work in COMMANDS.values() if type(options) is kind)
     try:

@@ -40,7 +40,7 @@ class MeasureOptions(NetworkOptions):
     """How samples are measured."""
 
     nfe: int = 1
-    """network evaluations a sample, that is, steps"""
+    """network evaluations per sample, that is, steps"""
     batch: int = 250
     """samples made at once, against a reference"""
     reference: str | None = None
@@ -87,9 +87,9 @@ def check_images(net: Network) -> None:
 
 
 def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> tuple[int, ...] | None:
-    """Classes by number or name as numbers; without any the first ten, and None where the network knows none.
+    """Classes by number or name as numbers; without any the first ten, and None where the network has none.
 
-    Raises ValueError for a class that the network does not know.
+    Raises ValueError for a class that the network does not have.
     """
     from ..data import fashion
 
@@ -103,7 +103,7 @@ def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> t
         k = number.get(word, int(word) if word.isdecimal() else count)
         if k >= count:
             names = f" They are called {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}." if known else ""
-            raise ValueError(f"there is no class {word!r}: this network knows classes 0 to {count - 1}.{names}")
+            raise ValueError(f"there is no class {word!r}: this network has classes 0 to {count - 1}.{names}")
         numbers.append(k)
     return tuple(numbers)
 

@@ -15,7 +15,7 @@ class Sample(NetworkOptions):
     out: Path | None = None
     """the file; default: named after the request, in RUN/samples or samples"""
     nfe: int = 1
-    """network evaluations a sample, that is, steps"""
+    """network evaluations per sample, that is, steps"""
     omega: float | None = None
     """guidance scale, at least 1, of a guided network; default 1"""
     interval: tuple[float, float] | None = None

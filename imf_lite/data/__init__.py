@@ -1,6 +1,6 @@
 """Data sets, by name. A run reads len(split), split.shape, split.y and split.batch(indices, *seeds) of any of them.
 
-May import: configs, system, and the method's checks (conditions). Knows nothing of networks or training.
+May import: configs, system, and the method's checks (conditions). Does not use networks or training.
 """
 
 from __future__ import annotations

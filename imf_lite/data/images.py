@@ -55,7 +55,7 @@ def read_image(file: str | Path | BinaryIO, size: int) -> Tensor:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any image of integer pixels as 8-bit RGB."""
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of which nobody knows what white is")
+        raise ValueError("its pixels are floating-point numbers, whose value of white is not defined")
     if image.mode in SIXTEEN_BITS:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:

@@ -23,7 +23,7 @@ from ..system.rng import generator
 
 
 class Classifier(nn.Module):
-    """A small CNN on uint8 images (B, 1, size, size): features, and a logit a class.
+    """A small CNN on uint8 images (B, 1, size, size): features, and one logit per class.
 
     Args:
         channels: of each convolution.

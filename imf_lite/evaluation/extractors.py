@@ -24,7 +24,7 @@ def extract(
 ) -> Tensor:  # fmt: skip
     """Features (N, F), on the CPU, of uint8 images (N, C, H, W).
 
-    extractor: "digits", "fashion", or any name that torch-fidelity knows, e.g. "inception-v3-compat", whose
+    extractor: "digits", "fashion", or any extractor of torch-fidelity's, e.g. "inception-v3-compat", whose
     file `weights` is (default: torch-fidelity downloads it). batch: images seen at once. device: where.
     Raises ValueError for images of another dtype.
     """

@@ -1,6 +1,6 @@
 """Networks, all called one way: net(z, r, t, cond, need="uv") -> (u, v), net.u, net.v, net.velocity.
 
-May import: the method (conditions) and configs. Knows nothing of data, training or files.
+May import: the method (conditions) and configs. Does not use data, training or files.
 """
 
 from __future__ import annotations

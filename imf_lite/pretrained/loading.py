@@ -37,7 +37,7 @@ def find(name: str | Path, file: str) -> Path:
 
 
 def check(net: nn.Module, tensors: dict[str, Tensor], source: str, optional: tuple[str, ...] = ()) -> None:
-    """Raise ValueError listing every tensor that this network misses, does not know or has in another shape.
+    """Raise ValueError listing every tensor that this network misses, does not have or has in another shape.
 
     optional: beginnings of names that may be missing.
     """

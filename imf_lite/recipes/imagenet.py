@@ -43,7 +43,7 @@ def epochs(count: int, batch: int) -> int:
 
 def imagenet_imf(size: str) -> Recipe:
     """Improved MeanFlow at ImageNet-256 as published: 640 epochs, batch 1,024."""
-    parts = {"b2": 8, "m2": 16, "l2": 32, "xl2": 32}[size]  # about 80 GB a GPU
+    parts = {"b2": 8, "m2": 16, "l2": 32, "xl2": 32}[size]  # about 80 GB per GPU
     return Recipe(
         name=f"imagenet_imf_{size}",
         method="imf",

@@ -50,7 +50,7 @@ class Recipe:
     steps: int = 2000
     """updates"""
     batch: int = 128
-    """samples an update"""
+    """samples per update"""
     lr: float = 1e-4
     """learning rate of AdamW, after warm-up"""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -108,7 +108,7 @@ class Recipe:
         if self.method != "imf" and self.net.v_depth is not None:
             raise ValueError(f"method {self.method!r} does not train a v-head: set net.v_depth to None.")
         if self.method == "fm" and self.draws.p_r_neq_t:
-            raise ValueError("flow matching knows r = t only: set draws.p_r_neq_t = 0.")
+            raise ValueError("flow matching has r = t only: set draws.p_r_neq_t = 0.")
         if self.derivative != "jvp" and self.method != "mf":
             raise ValueError(f"derivative = {self.derivative!r} stands for du/dt in MF's loss: set method to 'mf'.")
         if not 0 <= self.derivative_share <= 1 or (self.derivative == "chord" and not self.derivative_share):
@@ -122,7 +122,9 @@ class Recipe:
         if flexible and self.method != "imf":
             raise ValueError(f"flexible guidance belongs to method 'imf', not {self.method!r}: use Fixed, or none.")
         if self.guidance and not self.draws.class_dropout:
-            raise ValueError("guidance needs a network that knows 'no class': set draws.class_dropout, e.g. 0.1.")
+            raise ValueError(
+                "guidance needs a network trained without classes, too: set draws.class_dropout, e.g. 0.1."
+            )
 
     def to_json(self) -> str:
         """The recipe with every field resolved; from_json reads it back."""

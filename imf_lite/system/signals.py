@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-"""what asks a run to stop; SLURM sends SIGUSR1 ahead of the time limit where it is told to (`--signal=USR1@120`)"""
+"""what asks a run to stop; SLURM sends SIGUSR1 ahead of the time limit if asked to (`--signal=USR1@120`)"""
 EXIT_CODE = 75
 """of a command that stopped because it was asked to: EX_TEMPFAIL, try again later"""
 

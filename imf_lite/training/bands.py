@@ -48,7 +48,7 @@ def load(recipe: Recipe) -> dict | None:
 
 
 class Watch:
-    """Told each record, says when a run leaves its recipe's band: a message, once for each quantity; else None."""
+    """A message when a record leaves its recipe's band, once for each quantity; else None."""
 
     def __init__(self, recipe: Recipe):
         self.band, self.whole = load(recipe), WINDOW // recipe.log_every

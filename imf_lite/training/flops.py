@@ -16,7 +16,7 @@ from ..objective import Objective
 from ..recipes import Recipe
 
 PEAK = {
-    # dense matrix products, operations a second (NVIDIA's data sheets): fp32, tf32, bf16
+    # dense matrix products, operations per second (NVIDIA's data sheets): fp32, tf32, bf16
     "V100": {"fp32": 15.7e12},
     "A100": {"fp32": 19.5e12, "tf32": 156e12, "bf16": 312e12},
     "L40S": {"fp32": 91.6e12, "tf32": 183e12, "bf16": 362e12},
@@ -30,7 +30,7 @@ ROWS = 20  # of the batch that is counted: shares of r = t rows come out whole
 
 @cache
 def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -> float:
-    """Operations of an update a training image, guidance, slope and backward included (two for a multiply-add).
+    """Operations of an update per training image, guidance, slope and backward included (two for a multiply-add).
 
     Counted by FlopCounterMode on the meta device: nothing is computed.
     """
@@ -40,7 +40,7 @@ def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -
     y = None if num_classes is None else torch.zeros(ROWS, dtype=torch.int64)
     drawn = draw(torch.zeros(ROWS, *shape), y, recipe.draws, torch.Generator().manual_seed(0), recipe.net.guided)
     drawn = Draws._make(v.to("meta") if torch.is_tensor(v) else v for v in drawn)
-    # written-out attention everywhere: the counter does not know every fused kernel
+    # written-out attention everywhere: the counter does not count every fused kernel
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         objective(drawn).loss.backward()
     return counter.get_total_flops() / ROWS

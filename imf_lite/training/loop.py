@@ -241,7 +241,7 @@ def check_training_data(recipe: Recipe, data: Data) -> None:
 
 
 def share_of_peak(recipe: Recipe, data: Data, device: torch.device, ranks: Ranks) -> float | None:
-    """Share of the devices' peak that one image a second makes; None where the peak is not known."""
+    """Share of the devices' peak that one image per second makes; None where the peak is not known."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     peak = flops.peak(name, recipe.precision)
     return peak and flops.per_image(recipe, data.train.shape, data.num_classes) / (peak * ranks.size)

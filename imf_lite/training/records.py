@@ -1,4 +1,4 @@
-"""The training log: one record an update in metrics.jsonl, reduced over rows, micro-batches and ranks."""
+"""The training log: one record per update in metrics.jsonl, reduced over rows, micro-batches and ranks."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class VAERecipe:
     """width at each resolution; each but the last halves the image"""
     latent_channels: int = 4
     kl: float = 3e-4
-    """weight of the KL divergence a latent number, against the squared error a pixel"""
+    """weight of the KL divergence per latent number, against the squared error per pixel"""
     perceptual: float = 0.05
     """weight of the distance in a classifier's maps (as LPIPS); not that of the FID, which would be judge and party"""
     steps: int = 3000
