@@ -63,7 +63,7 @@ def test_papermill_parameters_are_checked_in_the_first_cell_and_take_the_type_of
     for words, code, said in (
         ((), 0, "reached '' 200 1.0"),
         (("-p", "out", "2026", "-p", "steps", "2e3", "-p", "lr", "2"), 0, "reached '2026' 2000 2.0"),
-        (("-p", "recpie", "imf_b2"), 1, "there is no parameter 'recpie'; this notebook has: out, steps, lr."),
+        (("-p", "output", "here"), 1, "there is no parameter 'output'; this notebook has: out, steps, lr."),
         (("-p", "steps", "2.5"), 1, "steps = 2.5; it must be like its default, 200 (int)."),
         (("-p", "steps", "many"), 1, "steps = 'many'; it must be like its default, 200 (int)."),
     ):

@@ -129,10 +129,10 @@ def test_modules_and_folders_stay_small():
             assert not modules or ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
 
 
-def test_the_library_never_plots_and_only_the_command_line_prints():
+def test_the_library_plots_in_one_place_and_only_the_command_line_prints():
     for path in (ROOT / "imf_lite").rglob("*.py"):
         tree = ast.parse(path.read_text())
-        assert "matplotlib" not in path.read_text(), path
+        assert "matplotlib" not in path.read_text() or path.name in ("comparison.py", "show.py"), path
         calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
         assert path.parent.name == "cli" or "print" not in calls, path
 
