@@ -178,6 +178,10 @@ class DrawConfig:
         for name in ("uniform_share", "p_r_neq_t", "class_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"draws.{name} = {getattr(self, name)}; it is a share: choose a value in [0, 1].")
+        if not abs(self.p_mean) <= 10:
+            raise ValueError(f"draws.p_mean = {self.p_mean}; beyond -10 and 10 all times are 0 or 1, and all r = t.")
+        if 0 < self.p_std < 1e-3:
+            raise ValueError(f"draws.p_std = {self.p_std}; below 0.001 all times are the same, and all r = t.")
         if self.p_std <= 0:
             raise ValueError(f"draws.p_std = {self.p_std}; a standard deviation must be positive.")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -33,6 +35,9 @@ COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
 """the options and the work of each command"""
 
 
+SHOWN: set[str] = set()
+"""warnings that were shown"""
+
 USAGE, FAILED = 2, 1
 """exit codes: of a command that was mistyped, and of one that could not do its work"""
 
@@ -42,12 +47,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ω shows a question mark
+    if "" in (word.rpartition("=")[2] for word in sys.argv[1:]):
+        usage("an argument is empty: is a variable of the shell not set?")
     options = parse()
     work = next(work for kind, work in COMMANDS.values() if type(options) is kind)
-    try:
-        work(options)
-    except Exception as error:
-        fail(error)
+    with warnings.catch_warnings():
+        warnings.showwarning = plainly
+        try:
+            work(options)
+        except Exception as error:
+            fail(error)
     if "torch" in sys.modules:
         from ..system.distributed import destroy
 
@@ -71,8 +80,21 @@ def parse() -> object:
         if not stop.code:
             raise
         message = one_line(output.getvalue())
+    usage(message)
+
+
+def usage(message: str) -> NoReturn:
+    """End with one line about a command that was mistyped."""
     sys.stderr.write(f"imf-lite: {message} (imf-lite --help)\n")
     sys.exit(USAGE)
+
+
+def plainly(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning as one line, each text once."""
+    text = " ".join(str(message).split())
+    if text not in SHOWN:
+        SHOWN.add(text)
+        sys.stderr.write(f"imf-lite: warning: {text}\n")
 
 
 def one_line(box: str) -> str:
@@ -92,7 +114,13 @@ def fail(error: Exception) -> NoReturn:
     from ..training import NonFiniteError, StoppedError
 
     code = EXIT_CODE if isinstance(error, StoppedError) else FAILED
-    if isinstance(error, (ValueError, OSError, DamagedFileError, NonFiniteError, StoppedError)):
+    if isinstance(error, BrokenPipeError):  # nobody reads any more: imf-lite recipes | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+        reason = " ".join(str(error).split())[:200]
+        message = f"memory does not suffice ({reason}): lower the batch, more parts, or a smaller network."
+    elif isinstance(error, (ValueError, OSError, DamagedFileError, NonFiniteError, StoppedError)):
         message = " ".join(str(error).split())
     else:
         with tempfile.NamedTemporaryFile("w", prefix="imf-lite-", suffix=".txt", delete=False) as file:

@@ -6,7 +6,17 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .options import MeasureOptions, guidance_name, latent_space, load_network, load_reference, sampler, to_images
+from .options import (
+    MeasureOptions,
+    check_counts,
+    check_folder,
+    guidance_name,
+    latent_space,
+    load_network,
+    load_reference,
+    sampler,
+    to_images,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +45,15 @@ def evaluate(options: Evaluate) -> None:
     from .. import data
     from ..evaluation import protocol  # torch-fidelity takes seconds to import
     from ..evaluation.evaluator import Evaluator, StoredEvaluator
-    from ..evaluation.identity import identity, short
+    from ..evaluation.identity import identity
     from ..system import distributed
     from ..system.devices import matmul_precision
-    from ..system.files import write_text
+    from ..system.files import short, write_text
     from ..system.paths import pretrained_folder
     from ..system.progress import Progress
 
+    check_counts(options, nfe=1, seed=0, batch=1)
+    check_folder(options.out)
     ranks = distributed.init()
     net, notes = load_network(options, options.device or ranks.device())
     device, sample = next(net.parameters()).device, sampler(options)

@@ -54,6 +54,37 @@ class MeasureOptions(NetworkOptions):
     """cuda, mps or cpu; default: the best there is"""
 
 
+def check_counts(options: object, **least: int) -> None:
+    """Raise ValueError, in the option's own name, for a number that is too small or too large."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        largest = 2**63 - 1
+        if value is not None and not smallest <= value <= largest:
+            raise ValueError(f"{name} = {value}; it must be at least {smallest}, and at most {largest}.")
+
+
+def check_file(out: Path | None) -> None:
+    """Raise ValueError, before any work, for a file that cannot be written there."""
+    if out is not None and (not out.name or out.name == ".." or out.is_dir()):
+        raise ValueError(f"{out} is a folder: give the name of a file.")
+    check_folder(out and out.parent)
+
+
+def check_folder(out: Path | None) -> None:
+    """Raise ValueError, before any work, for a folder that cannot be made, as a file stands in its way."""
+    if out is not None and (blocked := next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None)):
+        raise ValueError(f"{out} cannot be a folder: {blocked} is a file. Choose another place.")
+
+
+def check_ignored(options: NetworkOptions) -> None:
+    """Raise ValueError for options that would have no effect on this network."""
+    released = options.weights is not None and options.weights.endswith(".pth")
+    if options.ema and options.run is None:
+        raise ValueError("--ema chooses among a run's averages: it goes with --run.")
+    if not released and (options.size is not None or options.latents != "imf"):
+        raise ValueError("--size and --latents are for the authors' released files: other networks say it themselves.")
+
+
 def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, dict]:
     """The network and what is known of it: run.json and the step of a run, the notes of a file.
 
@@ -64,6 +95,7 @@ def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, 
     from ..system.devices import pick_device
     from ..training import checkpoint
 
+    check_ignored(options)
     if options.run is not None and options.weights is None:
         step = {"step": checkpoint.step_of(options.run / "checkpoints")}
         return usable(training.load_network(options.run, device, options.ema)), training.read_run(options.run) | step
@@ -122,7 +154,7 @@ def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents 
 
     if described := notes.get("latents"):
         space = normalisation.Latents(**described)
-        return replace(space, vae=options.vae or space.vae)
+        return replace(space, vae=options.vae, vae_sha256="") if options.vae else space
     if net.shape[0] == 4:
         return normalisation.latent_space(options.latents, options.vae or "")
     if options.vae:
@@ -132,7 +164,6 @@ def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents 
 
 def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
     """How a network's samples become uint8 images. Raises ValueError for latents without an autoencoder."""
-    from ..data.autoencoder import load_vae
     from ..data.images import to_uint8
 
     check_images(net)
@@ -141,7 +172,7 @@ def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
         return to_uint8
     if not space.vae:
         raise ValueError("this network makes latents: say which autoencoder they are of, --vae FOLDER.")
-    return partial(space.images, vae=load_vae(space.vae).to(next(net.parameters()).device))
+    return partial(space.images, vae=space.autoencoder().to(next(net.parameters()).device))
 
 
 def load_reference(reference: str | None, notes: dict, extractor: str) -> Reference:
@@ -155,5 +186,10 @@ def load_reference(reference: str | None, notes: dict, extractor: str) -> Refere
 
 def guidance_name(omega: float | None, interval: tuple[float, float] | None) -> str:
     """Guidance as a part of a file's name."""
-    scale = "" if omega is None else f"-omega{omega:g}"
-    return scale + ("" if interval is None else "-interval{:g}-{:g}".format(*interval))
+    scale = "" if omega is None else f"-omega{plain(omega)}"
+    return scale + ("" if interval is None else f"-interval{plain(interval[0])}-{plain(interval[1])}")
+
+
+def plain(value: float) -> str:
+    """A number in full, whole ones without a point."""
+    return str(int(value)) if value == int(value) else repr(float(value))

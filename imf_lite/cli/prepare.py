@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,14 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from .options import check_counts, check_folder
+
 if TYPE_CHECKING:
+    import torch
+
     from ..data.preparation import Progress
+    from ..data.sources import Source
+    from ..system.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,11 @@ class Prepare:
 
 def prepare(options: Prepare) -> None:
     """Encode both splits of a source into the data folder."""
-    from ..data import preparation, sources
+    from ..data import sources
     from ..data.autoencoder import load_vae
     from ..system import distributed
     from ..system.devices import pick_device
+    from ..system.lock import locked
     from ..system.paths import data_folder
 
     ranks, source, vae = distributed.init(), options.source, options.vae
@@ -60,6 +68,10 @@ def prepare(options: Prepare) -> None:
         vae, name = vae or "stabilityai/sd-vae-ft-mse", Path(source).resolve().name.removesuffix(".tar")
         splits = sources.open_splits(source, options.size)
     out = options.out or data_folder() / "latents" / name
+    check_counts(options, batch=1, workers=0)
+    check_folder(out)
+    if source != "fashion" and out.resolve().is_relative_to(Path(source).resolve()):
+        raise ValueError(f"{out} lies in the data set itself: choose another folder by --out.")
     if ranks.first:
         print("; ".join(f"{split}: {len(images):,} images" for split, images in splits.items()))
         print(name_classes(splits["train"].classes))
@@ -69,14 +81,33 @@ def prepare(options: Prepare) -> None:
 
         weights = options.extractor_weights
         features = options.extractor, partial(extract, extractor=options.extractor, weights=weights, device=device)
+    with locked(out) if ranks.first else nullcontext():
+        encode(splits, net, vae, out, features, options, device, ranks)
+    if ranks.first:
+        print(f"done: {out}")
+
+
+def encode(
+    splits: Mapping[str, Source],
+    net,
+    vae: str,
+    out: Path,
+    features,
+    options: Prepare,
+    device: torch.device,
+    ranks: Ranks,
+) -> None:
+    """Encode every split into a folder of its own, and say what could not be read."""
+    from ..data import preparation
+
     for split, images in splits.items():
         steps = preparation.prepare(
             images, net, vae, out / split, features, options.batch, options.workers, device, bf16=options.bf16,
             ranks=ranks,
         )  # fmt: skip
         show_progress(steps, split, ranks.first)
-    if ranks.first:
-        print(f"done: {out}")
+        if ranks.first and (empty := preparation.classes_without_images(out / split)):
+            print(f"warning: no image could be read of {', '.join(empty)}: the networks will know nothing of it.")
 
 
 def name_classes(classes: list[str], most: int = 12) -> str:

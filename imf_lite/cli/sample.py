@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from .options import NetworkOptions, check_images, class_numbers, guidance_name, latent_space, load_network, sampler
+from .options import (
+    NetworkOptions,
+    check_counts,
+    check_file,
+    check_images,
+    class_numbers,
+    guidance_name,
+    latent_space,
+    load_network,
+    sampler,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,10 @@ def sample(options: Sample) -> None:
 
     from ..data.images import grid, save_png, to_uint8
     from ..sampling import generate
+    from ..system.files import digest, short, write_bytes
 
+    check_counts(options, nfe=1, rows=1, seed=0)
+    check_file(options.out)
     net, notes = load_network(options, options.device)
     check_images(net)
     nfe, rows = options.nfe, options.rows
@@ -47,15 +61,18 @@ def sample(options: Sample) -> None:
     name = "" if options.weights is None else f"{Path(options.weights).stem}-"
     name += f"nfe{nfe}{guidance_name(omega, interval)}"
     name += f"-classes{'-'.join(map(str, classes))}" if options.classes and classes else ""
-    name += (f"-ema{options.ema}" if options.ema else "") + f"-seed{options.seed}"
+    space = latent_space(net, notes, options)
+    coded = space and {"vae": space.vae, "sha256": space.vae_sha256, "mean": space.mean, "std": space.std}
+    decides = {"network": digest(net.state_dict()), "latents": coded, "rows": rows}
+    name += (f"-ema{options.ema}" if options.ema else "") + f"-seed{options.seed}-{short(decides)}"
     out = options.out or (options.run or Path(".")) / "samples" / name
     if not x.isfinite().all():
         raise ValueError("the samples are not finite: the network diverged, or is damaged; nothing is saved.")
-    space = latent_space(net, notes, options)
     if space is not None and not space.vae:
         out = out.with_name(out.name.removesuffix(".npy") + ".npy")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        np.save(out, space.denormalise(x).cpu().numpy())
+        content = io.BytesIO()
+        np.save(content, space.denormalise(x).cpu().numpy())
+        write_bytes(out, content.getvalue())
         print(f"{len(x)} raw latents, class by class in turn, at {nfe} NFE: {out} (give --vae for images)")
         return
     images = to_uint8(x) if space is None else space.images(x)

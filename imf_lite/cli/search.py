@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .options import MeasureOptions, latent_space, load_network, load_reference, sampler, to_images
+from .options import (
+    MeasureOptions,
+    check_counts,
+    check_folder,
+    latent_space,
+    load_network,
+    load_reference,
+    sampler,
+    to_images,
+)
+
+if TYPE_CHECKING:
+    from ..system.distributed import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +50,27 @@ class Search(MeasureOptions):
 
 
 def search(options: Search) -> None:
-    """Measure every setting that was not measured before, and print the best."""
-    from ..evaluation.identity import identity, short
+    """Measure every setting that was not measured before, and print the best of those asked for."""
+    from ..system import distributed
+    from ..system.lock import locked
+
+    check_counts(options, nfe=1, seed=0, batch=1)
+    check_folder(options.out)
+    ranks = distributed.init()
+    out = (options.out or (options.run or Path(".")) / "evaluation") / "search.csv"
+    with locked(out.parent) if ranks.first else nullcontext():
+        measure_all(options, out, ranks)
+
+
+def measure_all(options: Search, out: Path, ranks: Ranks) -> None:
+    """The search itself, with its folder locked."""
+    from ..evaluation.identity import identity
     from ..evaluation.protocol import bias_warning, evaluate
     from ..evaluation.search import search as settings
-    from ..system import distributed
     from ..system.devices import matmul_precision
-    from ..system.files import read_csv, write_csv
+    from ..system.files import read_csv, short, write_csv
     from ..system.progress import Progress
 
-    ranks = distributed.init()
     net, notes = load_network(options, options.device or ranks.device())
     if net.guided != "interval":
         raise ValueError("this network has no guidance interval as an input: there is nothing to search for.")
@@ -53,10 +79,11 @@ def search(options: Search) -> None:
     space = latent_space(net, notes, options)
     key = short(identity(net, space, options.extractor, options.extractor_weights, real, options.precision, **asked))
     intervals = [(a, b) for a in options.t_mins for b in options.t_maxs if a < b]
-    out = (options.out or (options.run or Path(".")) / "evaluation") / "search.csv"
     # older tables have no key: their rows are kept, never used
     table = ranks.broadcast([{"key": "unknown"} | row for row in read_csv(out, text=("key",))])
-    known, others = ([row for row in table if (row["key"] == key) == mine] for mine in (True, False))
+    mine = [row["key"] == key and usable(row) for row in table]
+    known, others = ([row for row, own in zip(table, mine, strict=True) if own == which] for which in (True, False))
+    others = [row for row in others if row["key"] != key]  # what is broken of our own is measured again
     if known and ranks.first:
         print(f"{len(known)} settings were measured before: {out}")
     if ranks.first and (warning := bias_warning(options.n, len(real.statistics["mu"]))):
@@ -70,8 +97,15 @@ def search(options: Search) -> None:
         for rows in settings(measure, options.omegas, intervals, known):
             if ranks.first:
                 asked_for = {"key": key, "step": notes.get("step", 0), **asked}
-                write_csv(out, [*others, *(asked_for | row for row in rows)])
+                write_csv(out, [*others, *(asked_for | row for row in rows)], digits=None)
     if not ranks.first:
         return
-    best = min(rows, key=lambda row: row["fid"])
+    wanted = {(w, *span) for w in options.omegas for span in intervals}
+    best = min((r for r in rows if (r["omega"], r["t_min"], r["t_max"]) in wanted), key=lambda row: row["fid"])
     print(f"best: omega {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}], FID {best['fid']:.4g} ({out})")
+
+
+def usable(row: dict) -> bool:
+    """Whether a row of the table holds a setting and a score that a measurement can have given."""
+    numbers = [row.get(name) for name in ("omega", "t_min", "t_max", "fid")]
+    return all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) and row["fid"] > -1e-3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Union
@@ -83,10 +83,13 @@ def train(options: Train) -> None:
 
     recipe, ranks = options.recipe, distributed.init()
     out = options.out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
-    if options.fid_every % recipe.save_every:
+    if options.fid_every < 0 or options.fid_every % recipe.save_every or options.fid_every % recipe.log_every:
         raise ValueError(
-            f"fid_every = {options.fid_every}: FID is that of a checkpoint, written every {recipe.save_every}."
+            f"fid_every = {options.fid_every}: FID is that of a checkpoint, written every {recipe.save_every} updates, "
+            f"and measured at a record, every {recipe.log_every}: choose a multiple of both."
         )
+    if not options.fid_every and options.fid != FIDOptions():
+        raise ValueError("--fid.* says how FID is measured while training: say how often, too, by --fid-every.")
     device = options.device or ranks.device()
     if options.fid_every:
         check_fid(recipe, options.fid)
@@ -109,12 +112,23 @@ def train(options: Train) -> None:
 
 def check_fid(recipe: Recipe, options: FIDOptions) -> None:
     """Raise ValueError, before the first update, for anything that would keep FID from being measured later."""
+    import torch
+
     from .. import data
-    from ..evaluation.extractors import load_extractor
+    from ..evaluation.extractors import extract, load_extractor
+    from ..evaluation.references import check_reference
     from ..sampling import check_numbers
 
-    load_reference(options.reference, {"recipe": {"data": recipe.data}}, options.extractor)
-    load_extractor(options.extractor, options.extractor_weights, "cpu")
+    real = load_reference(options.reference, {"recipe": {"data": recipe.data}}, options.extractor)
+    if options.batch < 1:
+        raise ValueError(f"fid.batch = {options.batch}; it must be at least 1.")
+    shape = data.load(recipe.data, recipe.normalisation).train.shape
+    if len(shape) == 3 and shape[0] in (1, 3):  # pixels; of latents the autoencoder decides the images' size
+        blank = torch.zeros(1, *shape, dtype=torch.uint8)
+        features = extract(blank, options.extractor, options.extractor_weights).shape[1]
+        check_reference(real, features, options.extractor)
+    else:
+        load_extractor(options.extractor, options.extractor_weights, "cpu")
     check_numbers(options.omega, options.interval)
     classes = data.load(recipe.data, recipe.normalisation).num_classes
     if options.n < 2 or (classes and options.n % classes):
@@ -141,14 +155,14 @@ def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks,
     from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
     from ..system.devices import pick_device
-    from ..system.progress import Progress
+    from ..system.progress import Progress, say
     from ..training import bands, checkpoint
 
     count = f"{ranks.size} x " if ranks.size > 1 else ""
-    print(f"{recipe.name} on {count}{pick_device(device)}: {recipe.steps} updates of {recipe.batch} samples, in {out}")
+    say(f"{recipe.name} on {count}{pick_device(device)}: {recipe.steps} updates of {recipe.batch} samples, in {out}")
     watch = bands.Watch(recipe)
     if watch.band or bands.exists(recipe):
-        print("its first updates are compared with its band" if watch.band else "the recipe is changed: no band for it")
+        say("its first updates are compared with its band" if watch.band else "the recipe is changed: no band for it")
     board = None
     with Progress(recipe.steps, "update") as progress:
         progress.start_at(checkpoint.step_of(out / "checkpoints"))
@@ -164,7 +178,7 @@ def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks,
     measure()
     if board:
         board.close()
-    print(f"done: {checkpoint.latest(out / 'checkpoints')}")
+    say(f"done: {checkpoint.latest(out / 'checkpoints')}")
 
 
 def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device: str | None, ranks: Ranks) -> None:
@@ -181,8 +195,8 @@ def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device
     step = ranks.broadcast(checkpoint.step_of(out / "checkpoints"))
     if step == 0 or (step % every and step != last):
         return
-    rows = read_json_lines(path)
-    if step in ranks.broadcast([row["step"] for row in rows]):
+    rows, protocol = read_json_lines(path), of_protocol(options)
+    if any(row["step"] == step and row.get("protocol") == protocol for row in ranks.broadcast(rows)):
         return
     of_run = NetworkOptions(run=out)
     net, notes = load_network(of_run, device)
@@ -195,4 +209,16 @@ def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device
     )  # fmt: skip
     if scores:
         row = {"step": step, **guidance, "fid": scores["fid"], "inception_score": scores["inception_score"]}
-        write_text(path, "".join(json.dumps(r) + "\n" for r in [*rows, row | {"n": options.n}]))
+        write_text(path, "".join(json.dumps(r) + "\n" for r in [*rows, row | {"n": options.n, "protocol": protocol}]))
+
+
+def of_protocol(options: FIDOptions) -> str:
+    """A short name of all that decides a FID besides the network: two protocols are never taken for each other."""
+    from ..system.files import sha256, short
+
+    contents = {}
+    for name in ("reference", "extractor_weights"):
+        path = Path(getattr(options, name) or "")
+        path = path / "statistics.npz" if path.is_dir() else path
+        contents[name] = sha256(path) if path.is_file() else None
+    return short({k: v for k, v in asdict(options).items() if k != "batch"} | contents)

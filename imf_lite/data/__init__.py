@@ -72,6 +72,8 @@ def load(name: str, normalisation: Normalisation = "imf") -> Data:
     if name == "digits":
         train, held_out, num_classes = digits.load()
         return Data(Split(*train), Split(*held_out), num_classes, classes=tuple(map(str, range(num_classes))))
+    if not name:
+        raise ValueError("data = ''; it names a data set, e.g. digits.")
     folder = data_folder() / "latents" / name if name in PREPARED else Path(name)
     if name not in PREPARED and not folder.is_dir():
         raise ValueError(

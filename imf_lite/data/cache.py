@@ -72,11 +72,11 @@ def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit,
             else ("holds no latents: `imf-lite prepare --help` says how to make them")
         )
         raise ValueError(f"{folder} {state}.")
-    meta = read_json(folder / "meta.json", " and prepare the folder again")
+    meta = read_json(folder / "meta.json", " and prepare the folder again", ("about", "fitted", "sha256"))
     header = meta["about"]
     labels = np.array(open_array(folder, "labels.i64", header))
     rows = np.flatnonzero(labels >= 0)
-    latents = latent_space(normalisation, header["vae"], meta["fitted"])
+    latents = latent_space(normalisation, header["vae"], meta["fitted"], header["vae_sha256"])
     y = torch.from_numpy(labels[rows]) if header["classes"] else None
     written = hashlib.sha256(json.dumps([meta["sha256"], header["vae_sha256"]], sort_keys=True).encode()).hexdigest()
     return LatentSplit(open_array(folder, "moments.f32", header), rows, y, latents, folder, written), header["classes"]
@@ -85,7 +85,7 @@ def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit,
 def verify(folder: str | Path) -> None:
     """Read everything again. Raises ValueError for files that are not what was written."""
     folder = Path(folder)
-    meta = read_json(folder / "meta.json", " and prepare the folder again")
+    meta = read_json(folder / "meta.json", " and prepare the folder again", ("sha256",))
     if wrong := [name for name, sha in meta["sha256"].items() if sha256(folder / name) != sha]:
         raise ValueError(
             f"{folder}: {', '.join(wrong)} changed since they were written: delete the folder, prepare again."

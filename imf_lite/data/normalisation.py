@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..configs import Normalisation
+from ..system.files import digest
 from .autoencoder import load_vae
 from .images import to_uint8
 
@@ -28,6 +29,8 @@ class Latents:
     """a Hub name, a folder, or "fashion", the shipped one"""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    vae_sha256: str = ""
+    """of the autoencoder's weights, where they are known: images are decoded by no other"""
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Raw latents as a network sees them."""
@@ -37,14 +40,26 @@ class Latents:
         """What a network makes, as the autoencoder's raw latents."""
         return z * channels(self.std, z) + channels(self.mean, z)
 
+    def autoencoder(self):
+        """The autoencoder, loaded. Raises ValueError where it is not the one that the latents were made by."""
+        vae = load_vae(self.vae)
+        if self.vae_sha256 and digest(vae.state_dict()) != self.vae_sha256:
+            raise ValueError(
+                f"the autoencoder {self.vae} is not the one that these latents were made by (other weights): bring it "
+                "back, or name another on purpose with --vae."
+            )
+        return vae
+
     @torch.no_grad()
     def images(self, z: Tensor, vae=None, batch: int = 64) -> Tensor:
         """What a network makes as uint8 images; `vae`, if it is loaded already."""
-        vae = load_vae(self.vae).to(z.device) if vae is None else vae
+        vae = self.autoencoder().to(z.device) if vae is None else vae
         return torch.cat([to_uint8(vae.decode(part).sample) for part in self.denormalise(z).split(batch)])
 
 
-def latent_space(normalisation: Normalisation, vae: str, fitted: dict[str, list[float]] | None = None) -> Latents:
+def latent_space(
+    normalisation: Normalisation, vae: str, fitted: dict[str, list[float]] | None = None, sha256: str = "",
+) -> Latents:  # fmt: skip
     """The latents of an autoencoder under a normalisation by name. Raises ValueError where it cannot be meant."""
     if normalisation == "fitted" and fitted is None:
         raise ValueError("a fitted normalisation comes from prepared data: choose 'imf' or 'mf' here.")
@@ -66,7 +81,7 @@ def latent_space(normalisation: Normalisation, vae: str, fitted: dict[str, list[
             f"({numbers}): choose 'fitted'.",
             stacklevel=3,
         )
-    return Latents(vae, tuple(mean), tuple(std))
+    return Latents(vae, tuple(mean), tuple(std), sha256)
 
 
 def foreign(fitted: dict[str, list[float]], tolerance: float = 0.5) -> bool:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..system import distributed
 from ..system.distributed import Ranks
-from ..system.files import digest, sha256, write_text
+from ..system.files import digest, make_folder, read_json, sha256, write_text
 from .cache import file_size, open_array, row_bytes
 from .sources import SafeDataset, Source
 
@@ -149,7 +149,7 @@ def begin(out: Path, header: dict) -> tuple[int | None, list]:
     """(rows there already, corrupt ones so far); None rows: it is finished. Raises ValueError for another cache."""
     for name in ("meta.json", "state.json"):
         if (out / name).exists():
-            stored = json.loads((out / name).read_text())
+            stored = read_json(out / name, " and everything else in the folder", ("about", "corrupt"))
             before = stored["about"]
             if differ := [k for k in {**header, **before} if before.get(k) != header.get(k)]:
                 changes = ", ".join(f"{k} was {before.get(k)!r}, is {header.get(k)!r}" for k in differ)
@@ -162,7 +162,7 @@ def begin(out: Path, header: dict) -> tuple[int | None, list]:
                 if file_size(out, array) < stored["read"] * row_bytes(array, header):
                     raise ValueError(f"{out / array} is shorter than it was: delete the folder and prepare it again.")
             return stored["read"], [tuple(c) for c in stored["corrupt"]]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for name in header["arrays"]:
         (out / name).write_bytes(b"")
     write_state(out, header, 0, [])
@@ -192,6 +192,13 @@ def finish(out: Path, header: dict, corrupt: list) -> None:
     }
     write_text(out / "meta.json", json.dumps(meta, indent=1))
     (out / "state.json").unlink(missing_ok=True)
+
+
+def classes_without_images(out: Path) -> list[str]:
+    """The classes of a finished cache of which no image could be read."""
+    header = read_json(out / "meta.json", keys=("about",))["about"]
+    there = set(np.unique(open_array(out, "labels.i64", header)).tolist())
+    return [name for k, name in enumerate(header["classes"]) if k not in there]
 
 
 def fit(moments: np.ndarray, rows: np.ndarray) -> tuple[list[float], list[float]]:

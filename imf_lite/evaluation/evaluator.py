@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from ..data import Data, LatentSplit, Split
 from ..data.images import to_uint8
 from ..sampling import generate, sample
-from ..system.files import read_tensors
+from ..system.files import read_json, read_tensors
 from .classifiers import CLASSIFIERS, Classifier
 from .extractors import extract
 from .metrics import compare, floor, nearest
@@ -130,7 +129,7 @@ class StoredEvaluator(Evaluator):
         if not (Path(folder) / "reference.safetensors").exists():
             raise ValueError(f"{folder} holds no reference.safetensors: it ships with the package, or `make fashion`.")
         tensors, _ = read_tensors(Path(folder) / "reference.safetensors")
-        stored = json.loads((Path(folder) / "floors.json").read_text())
+        stored = read_json(Path(folder) / "floors.json", keys=("about", "floors"))
         self.real, self.floors = from_features(tensors["features"].float(), stored["about"]), stored["floors"]
         self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
 

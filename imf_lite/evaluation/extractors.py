@@ -43,7 +43,14 @@ def features_and_logits(
         )
     device = torch.device(device) if torch.device(device).type == "cuda" else torch.device("cpu")
     net = load_extractor(extractor, weights, str(device))
-    outputs = [net(part.to(device)) for part in images.split(batch)]
+    try:
+        outputs = [net(part.to(device)) for part in images.split(batch)]
+    except RuntimeError as error:
+        if "shape" not in str(error) and "channels" not in str(error) and "size" not in str(error):
+            raise
+        raise ValueError(
+            f"the extractor {extractor} does not take images of shape {tuple(images.shape[1:])}."
+        ) from error
     features, logits = (torch.cat([layers[k].cpu() for layers in outputs]) for k in (0, -1))
     return features, logits
 

@@ -6,7 +6,6 @@ scores of two networks, references or protocols are never taken for each other.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from ..configs import Precision
+from ..data.autoencoder import load_vae
 from ..data.normalisation import Latents
 from ..system.files import digest, sha256
 
@@ -35,7 +35,7 @@ def identity(
     """
     return {
         "network": digest(net.state_dict(), json.dumps(asdict(net.config), sort_keys=True)),
-        "latents": space and asdict(space),
+        "latents": space and {"mean": space.mean, "std": space.std, "vae": autoencoder_digest(space)},
         "extractor": extractor,
         "extractor_weights": extractor_weights and sha256(Path(extractor_weights)),
         "reference": real if isinstance(real, str) else statistics_digest(real.statistics),
@@ -44,9 +44,9 @@ def identity(
     }
 
 
-def short(described: dict[str, object]) -> str:
-    """Eight hexadecimal digits that stand for all of it."""
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+def autoencoder_digest(space: Latents) -> str:
+    """SHA-256 of the weights that decode: what the latents note, or else those of the autoencoder that is named."""
+    return space.vae_sha256 or digest(load_vae(space.vae).state_dict())
 
 
 def statistics_digest(statistics: dict[str, np.ndarray]) -> str:

@@ -58,6 +58,9 @@ def from_file(path: str | Path) -> Reference:
                          "must be floating point, (F,) and (F, F), for an extractor of F features.")  # fmt: skip
     if not np.isfinite(mu).all() or not np.isfinite(sigma).all():
         raise ValueError(f"{path} holds numbers that are not finite: compute the statistics again.")
+    largest = max(float(np.abs(sigma).max()), 1e-12)
+    if np.abs(sigma - sigma.T).max() > 1e-4 * largest or np.linalg.eigvalsh(sigma.astype(float))[0] < -1e-3 * largest:
+        raise ValueError(f"{path}: {names[1]} is no covariance (not symmetric, or with negative eigenvalues).")
     return Reference(path.name, None, {"mu": mu, "sigma": sigma})
 
 
@@ -105,7 +108,7 @@ def load_reference(path: str | Path, extractor: str) -> Reference:
             "`imf-lite prepare` with --extractor, which writes them beside the latents."
         )
     if path.is_dir():
-        made_by = read_json(path / "meta.json")["about"]["extractor"]
+        made_by = read_json(path / "meta.json", keys=("about",))["about"]["extractor"]
         if made_by != extractor:
             raise ValueError(f"{file} holds features of {made_by}; samples would be seen by {extractor}: choose one.")
     return from_file(file)._replace(description=str(file), features=stored_features(path) if path.is_dir() else None)
@@ -113,7 +116,7 @@ def load_reference(path: str | Path, extractor: str) -> Reference:
 
 def stored_features(folder: Path, most: int = 10_000) -> Tensor | None:
     """Features of at most so many images of a prepared split, for precision and recall, always the same ones."""
-    header = read_json(folder / "meta.json")["about"]
+    header = read_json(folder / "meta.json", keys=("about",))["about"]
     if "features.f32" not in header["arrays"]:
         return None
     rows = np.flatnonzero(np.array(open_array(folder, "labels.i64", header)) >= 0)

@@ -19,6 +19,10 @@ def find(name: str | Path, file: str) -> Path:
     Raises ValueError saying where to get it.
     """
     shipped = networks()
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file: give the folder that holds config.json and model.safetensors, or a run's.")
+    if "://" in str(name):
+        raise ValueError(f"{name} is an address: fetch it first, then give the path.")
     if not Path(name).exists() and str(name) in shipped:
         return shipped[str(name)].folder / file
     if Path(name).is_dir():

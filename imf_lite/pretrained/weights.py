@@ -10,7 +10,7 @@ import torch
 
 from ..configs import NET_CONFIGS
 from ..networks import Network, build
-from ..system.files import read_tensors, write_tensors, write_text
+from ..system.files import read_json, read_tensors, write_tensors, write_text
 from .loading import check, find, ready
 from .released import from_released
 
@@ -35,7 +35,7 @@ def from_pretrained(name: str | Path) -> Network:
     Raises ValueError for tensors that do not fit the configuration, DamagedFileError for a damaged file.
     """
     config_file, tensor_file = (find(name, file) for file in ("config.json", "model.safetensors"))
-    described = json.loads(config_file.read_text())
+    described = read_json(config_file, " and fetch the network again", ("net", "shape", "num_classes"))
     try:
         config = NET_CONFIGS[described["net"]["kind"]]
         made = config(**described["net"]), tuple(described["shape"]), described["num_classes"]
@@ -57,7 +57,10 @@ def load(name: str | Path, size: int | None = None) -> Network:
 
 def read_notes(name: str | Path) -> dict:
     """The notes that save_pretrained kept with a network; a released one has none."""
-    return {} if str(name).endswith(".pth") else json.loads(find(name, "config.json").read_text())["about"]
+    if str(name).endswith(".pth"):
+        return {}
+    notes = read_json(find(name, "config.json"), " and fetch the network again", ("about",))["about"]
+    return notes if isinstance(notes, dict) else {}
 
 
 def without_v(net: Network) -> Network:

@@ -14,7 +14,7 @@ def pick_device(name: torch.device | str | None = None) -> torch.device:
     """The device named, or the best there is: cuda, mps, cpu. Raises ValueError for one that is not there."""
     if name:
         try:
-            torch.empty(1, device=name)
+            torch.empty(1, device=name).item()  # a device without values, such as meta, is none to compute on
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"device {name!r} cannot be used here ({str(error).splitlines()[0]}): leave it out."

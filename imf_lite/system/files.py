@@ -76,6 +76,11 @@ def digest(tensors: dict[str, Tensor], counters: str = "") -> str:
     return sha.hexdigest()
 
 
+def short(described: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that stand for a description, which is JSON."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file."""
     sha = hashlib.sha256()
@@ -85,18 +90,20 @@ def sha256(path: Path) -> str:
     return sha.hexdigest()
 
 
-def read_json(path: Path, remedy: str = "") -> dict:
-    """A JSON object of ours. Raises DamagedFileError for a file that is empty, cut short or something else."""
+def read_json(path: Path, remedy: str = "", keys: Sequence[str] = ()) -> dict:
+    """A JSON object of ours. Raises DamagedFileError for a file that is empty, cut short or lacks one of the keys."""
     try:
         content = json.loads(path.read_text())
     except (ValueError, UnicodeDecodeError) as error:
         raise DamagedFileError(path, f"not JSON: {error}", remedy) from error
     if not isinstance(content, dict):
         raise DamagedFileError(path, f"a JSON {type(content).__name__}, not an object", remedy)
+    if missing := [key for key in keys if key not in content]:
+        raise DamagedFileError(path, f"it has no {missing[0]!r}", remedy)
     return content
 
 
-def read_json_lines(path: Path) -> list[dict]:
+def read_json_lines(path: Path, keys: Sequence[str] = ("step",)) -> list[dict]:
     """The JSON objects of a file of lines; [] where there is none. A line half written at the end is left out.
 
     A broken line elsewhere is left out, too, with a warning that names it.
@@ -108,6 +115,8 @@ def read_json_lines(path: Path) -> list[dict]:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("not an object")
+            if missing := [key for key in keys if key not in row]:
+                raise ValueError(f"it has no {missing[0]!r}")
         except ValueError as error:
             if line.endswith("\n"):
                 warnings.warn(f"{path}, line {number}, is broken ({error}): it is left out.", stacklevel=2)
@@ -139,7 +148,8 @@ def read_csv(path: Path, text: Sequence[str] = ()) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return [{k: v if k in text else number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]  # whole ones
+    return [{k: v if k in text else number(v) for k, v in row.items()} for row in rows]
 
 
 def number(text: str) -> str | int | float | None:
@@ -150,12 +160,16 @@ def number(text: str) -> str | int | float | None:
     return text or None
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]], digits: int = 8) -> None:
-    """Rows as CSV, atomically, each with every column that any of them has; floats to `digits` significant ones."""
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], digits: int | None = 8) -> None:
+    """Rows as CSV, atomically, each with every column that any of them has.
+
+    digits: significant ones of floats; None: all, so that they are read back as they were.
+    """
     text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    short = (lambda x: repr(x)) if digits is None else (lambda x: f"{x:.{digits}g}")
+    writer.writerows({k: short(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -164,16 +178,25 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder. Raises OSError, naming it, where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the folder {folder} cannot be made ({error}): choose another place.") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a small file atomically. Raises OSError, naming it, where it cannot be written."""
+    make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error}): make room, or choose another place.") from error
 
 
 def replace(temporary: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A lock on a run's folder, so that two processes never write to one run."""
+"""A lock on a folder, so that two processes never write to one run, one table or one cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    lock = SoftFileLock(path, timeout=0.5)
+    lock = SoftFileLock(path, timeout=3.0)  # an empty one, of a process killed meanwhile, is taken over after two
     try:
         lock.acquire()
     except Timeout as error:
@@ -27,6 +27,8 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder} is being written by {who}: wait until it has finished, or choose another folder. If that "
             f"process no longer exists, delete {path}."
         ) from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error}): choose another folder.") from error
     try:
         yield
     finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -28,7 +30,7 @@ class Progress:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.bar.close()
-        if self.show and not self.terminal and self.done:
+        if self.show and not self.terminal and self.done > self.first and kind is None:
             self.line()
 
     def start_at(self, done: int) -> None:
@@ -53,7 +55,8 @@ class Progress:
     def write(self, text: str) -> None:
         """A line of its own, which a bar does not overwrite."""
         if self.show:
-            tqdm.write(text, file=sys.stderr)
+            with contextlib.suppress(OSError, ValueError):
+                tqdm.write(text, file=sys.stderr)
 
     def line(self) -> None:
         """One line: how much of it, the rate, the time left."""
@@ -62,5 +65,10 @@ class Progress:
         left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
         details = "".join(f", {k} {v:.4g}" if isinstance(v, float) else f", {k} {v}" for k, v in self.details.items())
         title = f"{self.title}: " if self.title else ""
-        sys.stderr.write(f"{title}{self.unit} {self.done:,} of {self.total:,}, {rate:.3g}/s, {left} left{details}\n")
-        sys.stderr.flush()
+        say(f"{title}{self.unit} {self.done:,} of {self.total:,}, {rate:.3g}/s, {left} left{details}", sys.stderr)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """A line of output. Where nobody reads any more (`| head`, a closed terminal) it is lost, and work goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=stream or sys.stdout, flush=True)

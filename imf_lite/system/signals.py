@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-"""what asks a run to stop; SLURM sends SIGUSR1 ahead of the time limit if asked to (`--signal=USR1@120`)"""
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+"""what asks a run to stop. SIGHUP: its terminal was closed. SIGUSR1: SLURM sends it ahead of the time limit, if asked
+to by `--signal=USR1@120`"""
 EXIT_CODE = 75
 """of a command that stopped because it was asked to: EX_TEMPFAIL, try again later"""
 

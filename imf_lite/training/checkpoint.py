@@ -157,9 +157,15 @@ def latest(folder: Path) -> Path | None:
 def step_of(folder: Path) -> int:
     """The update of a folder's newest checkpoint; 0 without one."""
     newest = latest(folder)
-    return int(newest.stem.removeprefix("step-")) if newest else 0
+    return number(newest) if newest else 0
+
+
+def number(path: Path) -> int:
+    """The update that a checkpoint's name says."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def paths(folder: Path) -> list[Path]:
-    """All checkpoints of a folder, oldest first; what a killed writer left behind is not one."""
-    return sorted(folder.glob("step-*.safetensors"))
+    """All checkpoints of a folder, oldest first; copies and links by other names are none, nor what a kill left."""
+    named = (p for p in folder.glob("step-*.safetensors") if p.stem.removeprefix("step-").isdecimal() and p.is_file())
+    return sorted(named, key=number)

@@ -193,8 +193,13 @@ def check_folder(out: Path) -> None:
     if blocked := next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None):
         raise ValueError(f"{out} cannot be the folder of a run: {blocked} is no folder.")
     ours = {"run.json", "metrics.jsonl", "checkpoints", ".lock", "fid.jsonl", "tensorboard", "samples", "evaluation"}
+    ours |= {"non_finite.json"}
     is_run = (out / "run.json").exists() or (out / "checkpoints").is_dir()
-    other = sorted({path.name for path in out.iterdir()} - ours) if out.is_dir() and not is_run else []
+    other = (
+        sorted({path.name for path in out.iterdir() if path.suffix != ".tmp"} - ours)
+        if out.is_dir() and not is_run
+        else []
+    )
     if other:
         raise ValueError(f"{out} is no folder of a run: it holds other files, such as {other[0]}. Choose another.")
 

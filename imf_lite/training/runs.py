@@ -29,6 +29,10 @@ FREE = ("parts", "log_every", "precision", "keep", "save_every", "more_emas")
 are refused"""
 
 
+AFTER_A_STOP = ("lr", "clip", "warmup")
+"""what may change, too, after a stop at a gradient that was not finite"""
+
+
 def restore_or_begin(
     recipe: Recipe, out: Path, data: Data, state: checkpoint.State, ranks: Ranks, init: Network | None = None
 ) -> None:
@@ -44,6 +48,7 @@ def restore_or_begin(
     ranks.barrier()
     state.run = read_run(out)
     if newest := checkpoint.latest(out / "checkpoints"):
+        check_own(newest, state.run)
         state.restore(newest)
     ranks.assert_equal(state.step, "checkpoints")
     if ranks.first:
@@ -75,7 +80,7 @@ def describe(recipe: Recipe, data: Data, net: torch.nn.Module, init: Network | N
 def write_run_file(out: Path, now: dict) -> None:
     """Write run.json where a run begins. Where one goes on, check it, and note what was changed; nothing else moves."""
     newest = checkpoint.latest(out / "checkpoints")
-    for leftover in (out / "checkpoints").glob("*.tmp"):
+    for leftover in (*out.glob("*.tmp"), *(out / "checkpoints").glob("*.tmp")):  # of a process that was killed
         leftover.unlink()
     if newest is None and not (out / "run.json").exists():
         write_text(out / "run.json", json.dumps(now, indent=1))
@@ -88,13 +93,28 @@ def write_run_file(out: Path, now: dict) -> None:
         at = checkpoint.step_of(out / "checkpoints")
         before["changes"] = before.get("changes", []) + [change | {"after_update": at} for change in changes]
         before["recipe"] = fields
-        if any(change["field"] == "lr" for change in changes):
+        if any(change["field"] in AFTER_A_STOP for change in changes):
             (out / "non_finite.json").unlink(missing_ok=True)
         if any(change["field"] == "parts" for change in changes):
             warnings.warn(f"parts were {stored['parts']} so far: from here on other draws are made.", stacklevel=4)
     text = json.dumps(before, indent=1)
     if not (out / "run.json").exists() or (out / "run.json").read_bytes() != text.encode():
         write_text(out / "run.json", text)
+
+
+def check_own(path: Path, run: dict) -> None:
+    """Raise ValueError for a checkpoint of another run, or one whose name says another update than its contents."""
+    counters = checkpoint.read_counters(path)
+    kept, remedy = counters.get("run"), "Move it away, then run the same command again."
+    if counters["step"] != checkpoint.number(path):
+        raise ValueError(f"{path} is a checkpoint of update {counters['step']}, not of what its name says. {remedy}")
+    if not kept:
+        return  # of an older version, which noted nothing
+    stored, fields = recipe_fields(kept), recipe_fields(run)
+    differ = [k for k in fields if k not in (*FREE, "lr", "clip", "warmup", "steps") and stored[k] != fields[k]]
+    differ += [k for k in ("data_sha256", "init_sha256") if k in kept and k in run and kept[k] != run[k]]
+    if differ:
+        raise ValueError(f"{path} is a checkpoint of another run: {', '.join(differ)} differ. {remedy}")
 
 
 def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:
@@ -104,7 +124,13 @@ def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:
     """
     stored, fields = recipe_fields(before), now["recipe"]
     changed = [k for k in fields if stored[k] != fields[k]]
-    allowed = {*FREE, *(("lr",) if stopped else ()), *(("steps",) if fields["decay"] == "constant" else ())}
+    allowed = {*FREE, *(AFTER_A_STOP if stopped else ()), *(("steps",) if fields["decay"] == "constant" else ())}
+    if fields["steps"] < (done := checkpoint.step_of(out / "checkpoints")):
+        raise ValueError(
+            f"{out} has {done} updates already, more than steps = {fields['steps']}: nothing is left to do."
+        )
+    if stopped and fields["lr"] > stored["lr"]:
+        raise ValueError(f"{out} stopped at a gradient that was not finite: lr = {fields['lr']} is higher than before.")
     if refused := [k for k in changed if k not in allowed]:
         differ = ", ".join(f"{k} = {show(stored[k], fields[k])}" for k in refused)
         why = ""
@@ -113,7 +139,7 @@ def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:
         elif refused == ["lr"]:
             why = " (it may be lowered after a stop at a gradient that was not finite)"
         raise ValueError(f"{out} holds another run: {differ}{why}. Choose another folder, or delete it.")
-    if before.get("data_sha256", now["data_sha256"]) != now["data_sha256"] or before["latents"] != now["latents"]:
+    if before.get("data_sha256", now["data_sha256"]) != now["data_sha256"] or not same_latents(before, now):
         raise ValueError(
             f"{out} was begun on other data than {fields['data']!r} holds now: were they prepared again? Bring them "
             "back, or choose another folder."
@@ -122,6 +148,12 @@ def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:
         raise ValueError(f"{out} was begun from other weights: leave out init, or choose another folder.")
     if before["code"] != now["code"]:
         warnings.warn(f"the code of method or networks has changed since {out} was begun.", stacklevel=4)
+
+
+def same_latents(before: dict, now: dict) -> bool:
+    """Whether two descriptions of a run are of the same latents, as far as the older one says."""
+    old, new = before["latents"], now["latents"]
+    return old == new or (old is not None and new is not None and all(old[k] == new[k] for k in old))
 
 
 def recipe_fields(run: dict) -> dict:
@@ -145,7 +177,7 @@ def read_run(out: str | Path) -> dict:
     """
     path, newest = Path(out) / "run.json", checkpoint.latest(Path(out) / "checkpoints")
     try:
-        return read_json(path, " if a checkpoint is there to go on from")
+        return read_json(path, " if a checkpoint is there to go on from", ("recipe",))
     except (FileNotFoundError, NotADirectoryError, DamagedFileError) as error:
         kept = checkpoint.read_counters(newest).get("run") if newest else None
         if not kept:

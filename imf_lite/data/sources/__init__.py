@@ -13,10 +13,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from .. import fashion
 from .archives import Archives, is_archive
-from .folders import ClassFolders, FlatFolder, class_names, images_in
+from .folders import ClassFolders, FlatFolder, class_names, hidden, images_in, walk
 from .shards import ParquetShards
 
 LAYOUTS = """give one of
@@ -86,9 +87,18 @@ def open_splits(path: str | Path, size: int = 256) -> dict[str, Source]:
     for inside in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC"):  # Kaggle's, from wherever one points
         if (path / inside / "train").is_dir():
             return open_splits(path / inside, size)
+    if (path / "train").is_dir():
+        names = ("train", "test", "val", "validation")
+        beside = [n for n in class_names(path) if n not in names and any(walk(path / n))]
+        if beside and any(walk(path / "train")):
+            raise ValueError(
+                f"{path} holds train/ beside other folders of images, such as {beside[0]}/: if train is a class, move "
+                f"all classes into {path}/train/; if it is a split, move the others away."
+            )
     if images_in_itself(path / "train"):
-        splits = {split: path / split for split in ("train", "test") if images_in_itself(path / split)}
-        return {split: FlatFolder(folder, size) for split, folder in splits.items()}
+        held_out = next((path / name for name in ("test", "val") if images_in_itself(path / name)), None)
+        train, test = FlatFolder(path / "train", size), held_out and FlatFolder(held_out, size)
+        return {"train": train, **({"test": test} if test else {})}
     if class_names(path / "train"):
         train = ClassFolders(path / "train", size)
         held_out = next((path / name for name in ("test", "val") if class_names(path / name)), None)
@@ -100,6 +110,8 @@ def open_splits(path: str | Path, size: int = 256) -> dict[str, Source]:
     if archives := sorted(p for p in path.glob("*.tar") if not p.name.startswith(".")):
         return by_split(archives, lambda files: Archives(files, size))
     if class_names(path):
+        if any(p.name.lower().endswith(IMG_EXTENSIONS) and not hidden(p.name) for p in path.iterdir() if p.is_file()):
+            raise ValueError(f"{path} holds images beside the folders of its classes: move them into a class, or away.")
         return {"train": ClassFolders(path, size)}
     if images_in(path):
         return {"train": FlatFolder(path, size)}

@@ -53,7 +53,7 @@ class Archives:
             order = {name: k for k, name in enumerate(self.classes)}
             self.labels = [order.get(folder, 0) for folder in folders]
         self.images = images
-        names = [(f"{m.archive.name}: {m.name}", 0) for m in images]
+        names = [(f"{m.archive.name}: {m.name} {m.size}", 0) for m in images]
         self.description = describe(archives[0].parent, names, size)
 
     def __len__(self) -> int:

@@ -71,8 +71,17 @@ class ClassFolders(FlatFolder):
 
 def describe(root: Path, files: list[tuple[str, int]], size: int) -> str:
     """What a split is, in words: recognised again after its folder moved, but not with other files in it."""
-    names = hashlib.sha256("\n".join(name for name, _ in files).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{root.resolve().name}, {len(files)} files (names {names}), cropped to {size} as by ADM"
+    listed = "\n".join(f"{name} {size_of(root / name)}" for name, _ in files)
+    names = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{root.resolve().name}, {len(files)} files (names and sizes {names}), cropped to {size} as by ADM"
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where it is none, such as a link that leads nowhere."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def class_names(root: Path) -> list[str]:
