@@ -3,13 +3,15 @@
     python -m toy_experiments.experiments.knobs --seeds 2 --out toy_experiments/results
 
 Knobs: distribution of the times x width of the modes; share of rows with r < t; adaptive weight;
-wrong slopes; learning rate; a long run. Writes knobs.csv, one row a run: `updates` below the number asked for
-and an empty `sw1` mean that training stopped at a gradient that was not finite.
+wrong slopes; learning rate; long runs of three seeds. Writes knobs.csv, one row per run: `updates` below the number
+asked for and an empty `sw1` mean that training stopped at a gradient that was not finite. With `--only long` the
+runs of the knobs whose names begin so are made again, and all other rows are kept.
 """
 
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -20,11 +22,12 @@ import tyro
 from matplotlib.figure import Figure
 
 from imf_lite import losses, training
+from imf_lite.system.rng import generator
 
 from ..figures import plots
 from ..ground_truth import datasets, distances
-from ..tables import RESULTS, write_table
-from .runs import Job, loss_summary, plane, samples, sweep
+from ..tables import RESULTS, read_table, write_table
+from .runs import Job, loss_summary, map_jobs, one, plane, samples
 
 
 def no_stop_gradient(net, z, r, t, cond, n_eq, along):
@@ -49,6 +52,8 @@ def moving_r(net, z, r, t, cond, n_eq, along):
 
 SLOPES = {"gradient not stopped": no_stop_gradient, "t does not move": frozen_time, "r moves along": moving_r}
 WIDTHS = {0.05: "eight_gaussians_narrow", 0.1: "eight_gaussians", 0.2: "eight_gaussians_wide"}
+BASELINE = ("p_r_neq_t", 0.5)
+"""the setting at which nothing is changed"""
 
 
 def jobs(seeds: int, steps: int) -> list[Job]:
@@ -76,7 +81,7 @@ def jobs(seeds: int, steps: int) -> list[Job]:
     for lr in (3e-3, 1e-2, 3e-2, 1e-1):
         add("lr", lr, lr=lr)
     for p in (0.0, 1.0):
-        add("long run, p", p, repeat=1, steps=6 * steps, p=p)
+        add("long run, p", p, repeat=3, steps=6 * steps, p=p)
     return every
 
 
@@ -89,48 +94,103 @@ def reduce(job: Job, out: Path) -> dict:
     return {**loss_summary(raw), "sw1": distance, "updates": records[-1]["step"]}
 
 
-def main(seeds: int = 2, steps: int = 500, out: Path = RESULTS, runs: Path = Path("runs/plane")) -> None:
-    """Turn each knob for MF and iMF; write knobs.csv, and knobs.npz with |du/dt| by t over the long runs.
+def main(
+    seeds: int = 2, steps: int = 500, only: str = "", workers: int = 2, out: Path = RESULTS,
+    runs: Path = Path("runs/plane"),
+) -> None:  # fmt: skip
+    """Turn each knob for MF and iMF; write knobs.csv, and knobs.npz with the curves of the long runs.
 
     Args:
-        seeds: number of seeds, 0, 1, ...
+        seeds: number of seeds, 0, 1, ... (the long runs have three)
         steps: updates of each run; the long ones take six times as many.
+        only: train only the knobs whose name begins so; the other rows are kept from knobs.csv.
+        workers: how many runs at a time.
         out: folder of the results.
         runs: folder of the runs; what is finished there is not trained again.
     """
-    folder, every = runs / f"knobs-{steps}", jobs(seeds, steps)
-    rows = sweep(every, folder, reduce)
+    folder, every = runs / f"knobs-{steps}", [j for j in jobs(seeds, steps) if j.keys["knob"].startswith(only)]
+    rows = map_jobs(one, every, folder, reduce, workers=workers)
     floors = {name: distances.floor(name)[0] for name in {job.points for job in every}}
     rows = [row | {"floor": floors[job.points]} for job, row in zip(every, rows, strict=True)]
-    write_table(out / "knobs.csv", rows)
-    figure(rows).savefig(out / "knobs.png")
-    curves = {}
-    for job in every:
-        if job.keys["knob"] == "long run, p":
-            records = training.read_metrics(folder / job.name)
-            name = f"{job.keys['variant']}-p{job.keys['value']:g}"
-            for field in ("du_dt_by_t", "raw_u_by_t", "raw_v_by_t"):
-                curves[f"{name}-{field}"] = by_time([r[field] for r in records])
-            curves[f"{name}-raw_u_neq"] = np.array([r["raw_u_neq"] for r in records], np.float32)
-    np.savez_compressed(out / "knobs.npz", **curves)
+    kept = [r for r in read_table(out / "knobs.csv") if not str(r["knob"]).startswith(only)] if only else []
+    write_table(out / "knobs.csv", kept + rows)
+    figure(kept + rows).savefig(out / "knobs.png")
+    long = [job for job in every if job.keys["knob"].startswith("long")]
+    if long:
+        np.savez_compressed(out / "knobs.npz", **curves_of(long, folder))
     print(out / "knobs.csv")
 
 
+def curves_of(long: list[Job], folder: Path) -> dict[str, np.ndarray]:
+    """Curves of the long runs by name: those of seed 0 under "mf-p0-...", of seed 1 under "mf-p0-seed1-..."."""
+    curves = {}
+    for job in long:
+        records = training.read_metrics(folder / job.name)
+        name = f"{job.keys['variant']}-p{job.keys['value']:g}"
+        name += f"-seed{job.keys['seed']}" if job.keys["seed"] else ""
+        for field in ("du_dt_by_t", "raw_u_by_t", "raw_v_by_t"):
+            curves[f"{name}-{field}"] = by_time([r[field] for r in records])
+        curves[f"{name}-raw_u_neq"] = np.array([r["raw_u_neq"] for r in records], np.float32)
+    return curves
+
+
 def figure(rows: list[dict]) -> Figure:
-    """Step-to-step spread of the raw loss under every setting, a mark a run."""
+    """Spread of the raw loss and quality of one-step samples under every setting, a mark per run.
+
+    Vertical lines: the median of the unchanged recipe, by method. Hollow marks: runs whose samples are as far
+    from the data as untouched noise is, or that stopped.
+    """
     plots.style()
-    settings = list(dict.fromkeys((r["knob"], r["value"]) for r in rows if not r["knob"].startswith("long")))
-    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.21 * len(settings)))
-    for y, setting in enumerate(settings):
-        for variant, method, marker in (("mf", "mf", "s"), ("head", "imf", "o")):
-            spreads = [r["spread"] for r in rows if (r["knob"], r["value"]) == setting and r["variant"] == variant]
-            ax.plot(spreads, [y] * len(spreads), marker, color=plots.COLORS[method], ms=5, alpha=0.8)
-    ax.set(yticks=range(len(settings)), yticklabels=[f"{k}: {v}" for k, v in settings], xscale="log")
-    ax.set_xlabel("step-to-step spread of the raw loss, last quarter (one mark a seed)")
-    ax.invert_yaxis()
-    ax.grid(axis="y", lw=0.3)
-    ax.set_title("MF (orange squares) and iMF (blue dots) under every knob")
+    rows = [r for r in rows if not str(r["knob"]).startswith("long")]
+    settings = list(dict.fromkeys((r["knob"], r["value"]) for r in rows))
+    place = {setting: y for y, setting in enumerate(settings)}
+    fig, axes = plt.subplots(1, 2, figsize=(9.4, 1 + 0.2 * len(settings)), sharey=True)
+    for ax, column in zip(axes, ("spread", "sw1"), strict=True):
+        for variant, method, marker, shift in (("mf", "mf", "s", -0.13), ("head", "imf", "o", 0.13)):
+            color = plots.COLORS[method]
+            of = [r for r in rows if r["variant"] == variant and r[column] not in ("", None)]
+            usual = [r[column] for r in of if (r["knob"], r["value"]) == BASELINE]
+            if usual:
+                ax.axvline(np.median(usual), color=color, ls=plots.LINES[method], lw=1)
+            for r in of:
+                fill = "none" if is_dead(r) else color
+                ax.plot(r[column], place[r["knob"], r["value"]] + shift, marker, color=color, mfc=fill, ms=4.5)
+        ax.set(xscale="log")
+        ax.grid(axis="y", lw=0.3)
+    for r in rows:
+        axes[1].plot(r["floor"], place[r["knob"], r["value"]], "|", color=plots.COLORS["data"], ms=7)
+    axes[0].set(
+        yticks=range(len(settings)), yticklabels=[f"{k}: {v}".replace("_normal", "-normal") for k, v in settings]
+    )
+    axes[0].set_ylim(len(settings) - 0.5, -0.7)
+    axes[0].set(xlabel="step-to-step spread of the raw loss", title="How calm the loss is ...")
+    axes[1].set(
+        xlabel="one-step sliced Wasserstein distance (black: its floor)", title="... and how good the samples are"
+    )
+    axes[1].set(xticks=[0.05, 0.1, 0.2, 0.5, 1], xticklabels=[0.05, 0.1, 0.2, 0.5, 1])
+    fig.suptitle("MF (orange squares), iMF (blue dots); lines: the unchanged recipe; hollow: dead networks", fontsize=9)
     return fig
+
+
+@cache
+def noise_distance(points: str) -> float:
+    """The distance of untouched noise from a point set: what a network that outputs zero scores."""
+    real = datasets.load(points).held_out.x
+    return distances.sliced_wasserstein(torch.randn(real.shape, generator=generator("cpu", 0)), real)
+
+
+def points_of(row: dict) -> str:
+    """The point set of a row of knobs.csv."""
+    if str(row["knob"]).startswith("mode width"):
+        return WIDTHS[float(row["value"])]
+    return "pinwheel" if "pinwheel" in str(row["knob"]) else "eight_gaussians"
+
+
+def is_dead(row: dict) -> bool:
+    """Whether a run stopped, or its samples lie within 2 % of where untouched noise lies."""
+    if row["sw1"] in ("", None):
+        return True
+    return abs(row["sw1"] / noise_distance(points_of(row)) - 1) < 0.02
 
 
 def by_time(values: list[list[float | None]], buckets: int = 60) -> np.ndarray:
