@@ -30,8 +30,11 @@ from ..ground_truth import datasets, distances
 from ..tables import RESULTS, write_table
 from .runs import Job, map_jobs, plane, samples
 
-SETTINGS = [("p_std", s) for s in (0.5, 1.0, 1.6)] + [("uniform_share", s) for s in (0.1, 1.0)]
-"""knob and value; the baseline is p_std 1.0, with no uniform times"""
+SETTINGS = {
+    "eight_gaussians": [("p_std", 0.5), ("p_std", 1.0), ("p_std", 1.6), ("uniform_share", 0.1), ("uniform_share", 1.0)],
+    "digits": [("p_std", 1.0), ("p_std", 1.6), ("uniform_share", 0.1)],
+}
+"""knob and value by data set; the baseline is p_std 1.0, with no uniform times"""
 EARLY, LATE = 0.05, 0.95
 """the corner: r < EARLY and t > LATE"""
 
@@ -39,13 +42,14 @@ EARLY, LATE = 0.05, 0.95
 def jobs(seeds: int, digits: int, points: int) -> list[Job]:
     """Every run; the seeds outermost, so that an interrupted sweep holds whole rounds."""
     every = []
-    for seed, name, (knob, value) in product(range(seeds), ("eight_gaussians", "digits"), SETTINGS):
-        changes = {"seed": seed, f"draws.{knob}": value}
-        if name == "digits":
-            recipe = recipes.get("digits_imf", **{"steps": digits} | changes)
-        else:
-            recipe = plane("head", **{"steps": points} | changes)
-        every.append(Job({"data": name, "knob": knob, "value": value, "seed": seed}, name, recipe))
+    for seed, name in product(range(seeds), SETTINGS):
+        for knob, value in SETTINGS[name]:
+            changes = {"seed": seed, f"draws.{knob}": value}
+            if name == "digits":
+                recipe = recipes.get("digits_imf", **{"steps": digits} | changes)
+            else:
+                recipe = plane("head", **{"steps": points} | changes)
+            every.append(Job({"data": name, "knob": knob, "value": value, "seed": seed}, name, recipe))
     return every
 
 
