@@ -29,19 +29,19 @@ def decompose(net, mixture: Mixture, n: int = 20_000, seed: int = 0) -> dict[str
     """
     g = generator("cpu", seed)
     d = draw(mixture.sample(n, g), None, DrawConfig(p_r_neq_t=1.0), g)
-    z, h, v_t = (1 - d.t) * d.x + d.t * d.e, d.t - d.r, d.e - d.x
+    z, h, v_cond = (1 - d.t) * d.x + d.t * d.e, d.t - d.r, d.e - d.x
     v = mixture.v(z, d.t[:, :1])
     u, slope = net.u(z, d.r, d.t), partial(losses.slope, net, z, d.r, d.t, Cond(), 0)
-    along_v_t, along_v, along_v_theta = slope(v_t), slope(v), slope(net.velocity(z, d.t))
-    delta = v_t - v
+    along_v_cond, along_v, along_v_theta = slope(v_cond), slope(v), slope(net.velocity(z, d.t))
+    delta = v_cond - v
 
     def mean(x: Tensor) -> float:
         return float(squares(x).mean())
 
-    noise = mean(delta - h * (along_v_t - along_v))
+    noise = mean(delta - h * (along_v_cond - along_v))
     return {
-        "mf": mean(u + h * along_v_t - v_t),
-        "imf": mean(u + h * along_v_theta - v_t),
+        "mf": mean(u + h * along_v_cond - v_cond),
+        "imf": mean(u + h * along_v_theta - v_cond),
         "irreducible": mean(delta),
         "leak": noise - mean(delta),
         "mf error": mean(u + h * along_v - v),
@@ -65,3 +65,53 @@ def gradient_noise(
     stacked = torch.stack(gradients)
     variance = float(stacked.var(0).sum())
     return {"signal": float(stacked.mean(0).square().sum()) - variance / batches, "variance": variance}
+
+
+def tangent_errors(net, field, x: Tensor, batch: int = 256, batches: int = 24) -> dict[str, float]:
+    """Errors of the mini-batch gradient under plain L2, for tangents between e - x (beta = 0) and v_theta (beta = 1).
+
+    The residual is affine in the tangent, so the gradient is affine in beta: two gradients, G0 and G1, give all of
+    them. Its expectation is right at beta = 0 (E[e - x | z_t] = v) and off by beta times the mean of G1 - G, where G
+    is the gradient along the exact v on the same draws.
+
+    net: a network without v-head. field: its method v(z, t) is the exact marginal velocity. x (N, D): data points.
+    Returns the squared bias at beta = 1 ("bias"), summed over weights and freed of its own sampling noise; the
+    variances of G0 and G1 and their covariance ("var0", "var1", "cov"); see `at_beta`.
+    """
+    weights = [w.requires_grad_(True) for w in net.parameters()]
+    kept: dict[str, list[Tensor]] = {"0": [], "1": [], "exact": []}
+    for k in range(batches):
+        rows = torch.randint(len(x), (batch,), generator=generator("cpu", k))
+        d = draw(x[rows], None, DrawConfig(), generator("cpu", 1, k))
+        z, h, v_cond = (1 - d.t) * d.x + d.t * d.e, d.t - d.r, d.e - d.x
+        u, slope = net.u(z, d.r, d.t), partial(losses.slope, net, z, d.r, d.t, Cond(), d.n_eq)
+        with torch.no_grad():
+            tangents = {"0": v_cond, "1": net.velocity(z, d.t), "exact": field.v(z, d.t)}
+        for name, along in tangents.items():
+            residual = (u + h * slope(along) - v_cond).detach()
+            gradient = torch.autograd.grad(u, weights, 2 * residual / batch, retain_graph=True)
+            kept[name].append(torch.cat([g.flatten() for g in gradient]))
+    g0, g1, exact = (torch.stack(g) for g in kept.values())  # (batches, weights)
+    off, noise0, noise1 = g1 - exact, g0 - g0.mean(0), g1 - g1.mean(0)
+
+    def over(a: Tensor, b: Tensor) -> float:
+        return float((a * b).sum()) / (batches - 1)
+
+    bias = float(off.mean(0).square().sum() - off.var(0).sum() / batches)
+    return {"bias": bias, "var0": over(noise0, noise0), "var1": over(noise1, noise1), "cov": over(noise0, noise1)}
+
+
+def at_beta(errors: dict[str, float], beta: float) -> tuple[float, float]:
+    """Squared bias and variance of the mini-batch gradient along beta v_theta + (1 - beta)(e - x)."""
+    a = 1 - beta
+    variance = a**2 * errors["var0"] + beta**2 * errors["var1"] + 2 * a * beta * errors["cov"]
+    return beta**2 * errors["bias"], variance
+
+
+def best_beta(errors: dict[str, float], batches: float = 1.0) -> float:
+    """The beta in [0, 1] of least squared error, bias^2 + variance / batches: a parabola's lowest point.
+
+    batches: how many mini-batches' gradients are averaged.
+    """
+    var0, var1, cov = (errors[k] / batches for k in ("var0", "var1", "cov"))
+    return min(max((var0 - cov) / (errors["bias"] + var0 + var1 - 2 * cov), 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""Fields that are known exactly, to hold a trained network against: Gaussians and mixtures of them."""
+"""Fields known exactly, to hold a trained network against: Gaussians, mixtures of them, and the checkerboard."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ class Mixture:
         posterior = torch.softmax(w.log() - (away**2).sum(2) / (2 * variance[:, :, 0]), dim=1)
         return (posterior[:, :, None] * gaussian_v(z[:, None], t[:, None], m, self.std)).sum(1)
 
+    def given(self, z: Tensor, t: float, n: int, g: torch.Generator) -> Tensor:
+        """n points x (n, D) from the posterior p(x | z_t = z) at one z (D,): a component, then a Gaussian in it."""
+        variance = (1 - t) ** 2 * self.std**2 + t**2
+        log = self.weights.log() - ((z - (1 - t) * self.means) ** 2).sum(1) / (2 * variance)
+        m = self.means[torch.multinomial(log.softmax(0), n, replacement=True, generator=g)]
+        centre = m + (1 - t) * self.std**2 / variance * (z - (1 - t) * m)
+        return centre + self.std * t / variance**0.5 * torch.randn(n, len(z), generator=g)
+
     def guided_v(
         self, z: Tensor, t: Tensor, y: Tensor, omega: float, interval: tuple[float, float] = (0.0, 1.0)
     ) -> Tensor:
@@ -74,6 +82,29 @@ class Mixture:
     def u(self, z: Tensor, r: Tensor, t: Tensor, steps: int = 100) -> Tensor:
         """Average velocity (z_t - z_r) / (t - r); `v` where r = t."""
         return average(z.double(), self.flow(z.double(), r, t, steps), r, t, self.v(z, t).double()).to(z.dtype)
+
+
+class Checkerboard:
+    """x uniform on every second of 4 x 4 unit squares, [-2, 2]^2, as `datasets.checkerboard` draws it."""
+
+    corners = torch.tensor([[c, 2 * r + c % 2] for c in range(4) for r in range(2)], dtype=torch.float64) - 2  # (8, 2)
+
+    def v(self, z: Tensor, t: Tensor) -> Tensor:
+        """Marginal velocity E[e - x | z_t = z] = (z - E[x | z]) / t at z (B, 2), t (B, 1); in float64.
+
+        Given z, x is N(z / (1-t), (t / (1-t))^2) cut to the squares; on one of them each coordinate is a
+        truncated Gaussian, whose mass and mean are known.
+        """
+        z64, t64 = z.double(), t.double().clamp(1e-4, 1 - 1e-4)
+        mean, std = (z64 / (1 - t64))[:, None], (t64 / (1 - t64))[:, None]  # (B, 1, 2), (B, 1, 1)
+        low, high = (self.corners.to(z64) - mean) / std, (self.corners.to(z64) + 1 - mean) / std  # (B, 8, 2)
+        flip = low > 0  # the tail on the left has more digits
+        low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
+        mass = (torch.special.ndtr(high) - torch.special.ndtr(low)).clamp_min(1e-300)
+        bell = (torch.exp(-(low**2) / 2) - torch.exp(-(high**2) / 2)) / (2 * torch.pi) ** 0.5
+        x = mean + std * torch.where(flip, -1.0, 1.0) * bell / mass  # the mean on each square
+        weight = mass.log().sum(2, keepdim=True).softmax(1)
+        return ((z64 - (weight * x).sum(1)) / t64).to(z.dtype)
 
 
 def runge_kutta(v, z: Tensor, r: Tensor, t: Tensor, steps: int) -> list[Tensor]:
