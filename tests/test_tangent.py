@@ -11,6 +11,7 @@ from imf_lite.draws import draw
 from imf_lite.networks import build
 from imf_lite.objective import Objective
 from imf_lite.system.rng import generator
+from toy_experiments import tables
 from toy_experiments.experiments import tangent
 from toy_experiments.ground_truth import datasets, decomposition
 
@@ -109,3 +110,14 @@ def test_the_posterior_of_the_mixture_has_the_marginal_velocity_as_its_mean():
     v_cond = (z - (1 - t) * x) / t - x
     error = v_cond.mean(0) - datasets.EIGHT.v(z[None], torch.tensor([[t]]))[0]
     assert (error.abs() < 4 * v_cond.std(0) / n**0.5).all()
+
+
+def test_the_sweep_runs_and_writes_its_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(tangent, "map_jobs", lambda work, jobs, *args, workers: [work(job, *args) for job in jobs])
+    monkeypatch.setattr(tangent, "BETAS", (0.0, 1.0))
+    monkeypatch.setattr(decomposition.tangent_errors, "__defaults__", (64, 2))
+    tangent.main(seeds=1, steps=8, out=tmp_path, runs=tmp_path / "runs")
+    rows = tables.read_table(tmp_path / "tangent.csv")
+    assert [row["beta"] for row in rows] == [0, 1, "exact"] * 2
+    assert all(row["sw1"] > row["floor"] > 0 and row["var0"] > 0 for row in rows)
+    assert len(tangent.figure(rows).axes) == 6

@@ -1,8 +1,8 @@
-"""How good is one step, against updates and against seconds? MF and iMF on the checkerboard, a longer run.
+"""Sample quality while training: MF and both variants of iMF on the checkerboard, a longer run.
 
     python -m toy_experiments.experiments.quality --seeds 3 --out toy_experiments/results
 
-Writes quality.csv: sliced Wasserstein distance of one-step samples every few hundred updates.
+Writes quality.csv: sliced Wasserstein distance of samples in 1, 2 and 4 steps every few hundred updates.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def good(variant: str, **changes):
 
 
 def watch(job: Job, folder: Path) -> list[dict]:
-    """Train one job, measuring one-step samples after each checkpoint; what was measured is stored beside the run."""
+    """Train one job, measuring samples after each checkpoint; what was measured is stored beside the run."""
     torch.set_num_threads(1)
     out, real = folder / job.name, datasets.load(job.points).held_out.x
     stored = out / "quality.json"
@@ -83,19 +83,24 @@ def main(
 
 
 def figure(rows: list[dict]) -> Figure:
-    """One-step distance over its floor against updates and against seconds: seeds thin, their median thick."""
+    """Distance against updates in 1, 2 and 4 steps, one panel each: seeds thin, their median thick, and the floor."""
     plots.style()
-    fig, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
-    for ax, column in zip(axes, ("updates", "seconds"), strict=True):
-        for variant, method in (("mf", "mf"), ("head", "imf")):
+    looks = {"mf": ("mf", "--"), "boundary": ("fm", "-."), "head": ("imf", "-")}
+    fig, axes = plt.subplots(1, 3, figsize=(9.6, 2.8), sharey=True)
+    for ax, steps in zip(axes, (1, 2, 4), strict=True):
+        for variant, (color, line) in looks.items():
             of = [r for r in rows if r["variant"] == variant]
-            runs = [[(r[column], r["sw1"] / r["floor"]) for r in of if r["seed"] == k] for k in {r["seed"] for r in of}]
-            many = np.array(runs)  # (seeds, measurements, 2)
-            plots.seeds(ax, np.median(many[:, :, 0], 0), many[:, :, 1], method)
-        ax.set(yscale="log", xlabel=column, yticks=[2, 3, 5, 10], yticklabels=[2, 3, 5, 10])
+            updates = sorted({r["updates"] for r in of})
+            many = np.array([[r[f"sw{steps}"] for r in of if r["seed"] == k] for k in sorted({r["seed"] for r in of})])
+            ax.plot(updates, many.T, color=plots.COLORS[color], lw=0.6, alpha=0.5)
+            ax.plot(updates, np.median(many, 0), color=plots.COLORS[color], ls=line, label=VARIANTS[variant])
+        ax.axhline(rows[0]["floor"], color=plots.COLORS["noise"], lw=1)
+        ax.set(yscale="log", xlabel="update", title=f"{steps} step{'s' * (steps > 1)}")
+        ax.set(yticks=[0.03, 0.05, 0.1, 0.2, 0.3], yticklabels=[0.03, 0.05, 0.1, 0.2, 0.3])
         ax.minorticks_off()
-    axes[0].set_ylabel("sliced Wasserstein / floor (N = 8,000)")
-    axes[0].set_title("One step on the checkerboard, while training")
+    axes[0].set_ylabel("sliced Wasserstein distance (N = 8,000)")
+    axes[0].annotate("floor", (0, rows[0]["floor"]), (0, 3), textcoords="offset points", color="#777777")
+    axes[2].legend(frameon=False)
     return fig
 
 

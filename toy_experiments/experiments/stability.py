@@ -1,4 +1,4 @@
-"""Is iMF's loss calmer than MF's? The paper's comparison, on point sets in the plane, several seeds.
+"""Raw training losses of MF and iMF on point sets in the plane, several seeds: the paper's comparison.
 
     python -m toy_experiments.experiments.stability --seeds 3 --out toy_experiments/results
 
@@ -26,7 +26,7 @@ SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel", "swiss_roll"
 
 
 def reduce(job: Job, out: Path) -> dict:
-    """A run as a row: loss at start and end, its spread, and the one-step sliced Wasserstein distance."""
+    """A run as a row: loss at start and end, its spread, and sliced Wasserstein distances in one and two steps."""
     records = training.read_metrics(out)
     held_out = datasets.load(job.points).held_out.x
     return {
@@ -73,7 +73,7 @@ def main(
 
 
 def figure(curves: dict[str, np.ndarray], sets, seeds: int, steps: int):
-    """Raw loss against updates, one panel a point set: seeds thin, their median thick, MF and iMF (v-head)."""
+    """Raw loss against updates, one panel per point set: seeds thin, their median thick, MF and iMF (v-head)."""
     plots.style()
     fig, axes = plt.subplots(1, len(sets), figsize=(2.4 * len(sets), 2.6), squeeze=False)
     for ax, name in zip(axes[0], sets, strict=True):
@@ -83,7 +83,7 @@ def figure(curves: dict[str, np.ndarray], sets, seeds: int, steps: int):
         ax.set(title=name.replace("_", " "), xlabel="update")
     axes[0, 0].set_ylabel(r"raw loss, rows with $r < t$")
     fig.suptitle(
-        f"MF's loss stays above its start and jumps; iMF's falls (band: std within 1 % of the run; {seeds} seeds)",
+        f"MF's loss ends above its start and jumps; iMF's ends below (band: std within 1 % of the run; {seeds} seeds)",
         fontsize=9,
     )
     return fig

@@ -12,11 +12,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import tyro
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from imf_lite import losses, training
 
+from ..figures import plots
 from ..ground_truth import datasets, decomposition, distances
 from ..ground_truth.exact import Checkerboard
 from ..tables import RESULTS, write_table
@@ -84,6 +88,38 @@ def main(
     floors = {s: distances.floor(s)[0] for s in FIELDS}
     write_table(out / "tangent.csv", [row | {"floor": floors[row["set"]]} for row in rows])
     print(out / "tangent.csv")
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Against beta, one row per point set: spread of the loss, gradient's bias and variance, distance in one step."""
+    plots.style()
+    fig, axes = plt.subplots(len(FIELDS), 3, figsize=(9.6, 2.4 * len(FIELDS)), sharex=True)
+    for line, name in zip(axes, FIELDS, strict=True):
+        groups = [[r for r in rows if r["set"] == name and r["beta"] == b] for b in (*BETAS, "exact")]
+        errors = [[decomposition.at_beta(r, r["beta"]) for r in group] for group in groups[:-1]]  # (beta, seed, 2)
+        panels = [[[r[c] for r in group] for group in groups] for c in ("spread", "sw1")]
+        for ax, values in zip(line[[0, 2]], panels, strict=True):
+            dots(ax, values[:-1], "#444444")
+            ax.plot([len(BETAS)] * len(values[-1]), values[-1], "D", ms=4, mfc="none", color=plots.COLORS["data"])
+        for k, color, label in ((0, plots.COLORS["imf"], "bias²"), (1, plots.COLORS["mf"], "variance")):
+            values = [[e[k] for e in seeds] for seeds in errors]
+            dots(line[1], values, color)
+            line[1].annotate(label, (2, np.median(values[2])), (0, 5), textcoords="offset points", color=color)
+        line[0].set_ylabel(name.replace("_", " "))
+        line[1].set_yscale("symlog", linthresh=0.01)
+    for ax, title in zip(axes[0], ("spread of the raw loss", "gradient's error", "distance, one step"), strict=True):
+        ax.set_title(title)
+    for ax in axes[-1]:
+        ax.set_xticks(range(len(BETAS) + 1), [f"{b:g}" for b in BETAS] + ["exact $v$"])
+        ax.set_xlabel(r"$\beta$ (0 is MF, 1 is iMF)")
+    return fig
+
+
+def dots(ax: plt.Axes, values: list[list[float]], color: str) -> None:
+    """One dot per seed at every position, and a line through the medians."""
+    for position, many in enumerate(values):
+        ax.plot([position] * len(many), many, "o", ms=3, color=color, alpha=0.6)
+    ax.plot(range(len(values)), [np.median(many) for many in values], color=color, lw=1)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def graph(ax: Axes, method: str) -> None:
         arrow(tangent, middle, bend=-0.25)
         arrow(u, loss, gradient=True)
         arrow(middle, loss)
-        ax.set_title("MF: through the tangent, the slope knows the pair", color=color)
+        ax.set_title("MF: through its tangent, the slope depends on the pair", color=color)
     else:
         tangent = box(ax, 1.6, 2.2, r"$v_\theta(z_t, t)$", NET, color)
         middle = box(ax, 4.7, 0.9, "prediction\n" + r"$V = u + (t-r)\,\frac{du}{dt}$", NET)
@@ -56,7 +56,7 @@ def graph(ax: Axes, method: str) -> None:
         arrow(u, middle, gradient=True, bend=0.1)
         arrow(middle, loss, gradient=True)
         arrow(target, loss)
-        ax.set_title("iMF: the slope, and all of the prediction, knows $z_t$ alone", color=color)
+        ax.set_title("iMF: slope and prediction depend on $z_t$, $r$ and $t$ alone", color=color)
     arrow(pair, point)
     arrow(point, u)
     arrow(u, slope)
