@@ -85,21 +85,21 @@ def main(
 def figure(rows: list[dict]) -> Figure:
     """Distance against updates in 1, 2 and 4 steps, one panel each: seeds thin, their median thick, and the floor."""
     plots.style()
-    looks = {"mf": ("mf", "--"), "boundary": ("fm", "-."), "head": ("imf", "-")}
+    looks = {"mf": (plots.COLORS["mf"], "--"), "boundary": ("#009E73", "-."), "head": (plots.COLORS["imf"], "-")}
     fig, axes = plt.subplots(1, 3, figsize=(9.6, 2.8), sharey=True)
     for ax, steps in zip(axes, (1, 2, 4), strict=True):
         for variant, (color, line) in looks.items():
             of = [r for r in rows if r["variant"] == variant]
             updates = sorted({r["updates"] for r in of})
             many = np.array([[r[f"sw{steps}"] for r in of if r["seed"] == k] for k in sorted({r["seed"] for r in of})])
-            ax.plot(updates, many.T, color=plots.COLORS[color], lw=0.6, alpha=0.5)
-            ax.plot(updates, np.median(many, 0), color=plots.COLORS[color], ls=line, label=VARIANTS[variant])
+            ax.plot(updates, many.T, color=color, lw=0.6, alpha=0.5)
+            ax.plot(updates, np.median(many, 0), color=color, ls=line, label=VARIANTS[variant])
         ax.axhline(rows[0]["floor"], color=plots.COLORS["noise"], lw=1)
         ax.set(yscale="log", xlabel="update", title=f"{steps} step{'s' * (steps > 1)}")
         ax.set(yticks=[0.03, 0.05, 0.1, 0.2, 0.3], yticklabels=[0.03, 0.05, 0.1, 0.2, 0.3])
         ax.minorticks_off()
     axes[0].set_ylabel("sliced Wasserstein distance (N = 8,000)")
-    axes[0].annotate("floor", (0, rows[0]["floor"]), (0, 3), textcoords="offset points", color="#777777")
+    axes[0].annotate("floor", (updates[-1], rows[0]["floor"]), (0, 3), textcoords="offset points", ha="right")
     axes[2].legend(frameon=False)
     return fig
 
