@@ -3,7 +3,8 @@
     python -m toy_experiments.experiments.tangent --seeds 3 --out toy_experiments/results
 
 The target stays e - x. beta = 0 is MF and beta = 1 iMF with the boundary; between them the tangent has some of MF's
-noise and some of iMF's error. Small networks, uniform times, a falling learning rate. Writes tangent.csv.
+noise and some of iMF's error. Small networks, uniform times, a falling learning rate. Writes tangent.csv
+and tangent.png.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def main(
     rows = map_jobs(one, jobs, runs / f"tangent-{steps}", reduce, workers=workers)
     floors = {s: distances.floor(s)[0] for s in FIELDS}
     write_table(out / "tangent.csv", [row | {"floor": floors[row["set"]]} for row in rows])
+    figure(rows).savefig(out / "tangent.png")
     print(out / "tangent.csv")
 
 
@@ -104,7 +106,8 @@ def figure(rows: list[dict]) -> Figure:
         for k, color, label in ((0, plots.COLORS["imf"], "bias²"), (1, plots.COLORS["mf"], "variance")):
             values = [[e[k] for e in seeds] for seeds in errors]
             dots(line[1], values, color)
-            line[1].annotate(label, (2, np.median(values[2])), (0, 5), textcoords="offset points", color=color)
+            middle = len(values) // 2
+            line[1].annotate(label, (middle, np.median(values[middle])), (0, 5), textcoords="offset points", color=color)
         line[0].set_ylabel(name.replace("_", " "))
         line[1].set_yscale("symlog", linthresh=0.01)
     for ax, title in zip(axes[0], ("spread of the raw loss", "gradient's error", "distance, one step"), strict=True):
