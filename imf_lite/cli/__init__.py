@@ -112,7 +112,10 @@ def fail(error: Exception) -> NoReturn:
     from ..system.files import DamagedFileError
     from ..system.signals import EXIT_CODE
     from ..training import NonFiniteError, StoppedError
+    from .options import UsageError
 
+    if isinstance(error, UsageError):
+        usage(" ".join(str(error).split()))
     code = EXIT_CODE if isinstance(error, StoppedError) else FAILED
     if isinstance(error, BrokenPipeError):  # nobody reads any more: imf-lite recipes | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

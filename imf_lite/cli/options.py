@@ -54,35 +54,39 @@ class MeasureOptions(NetworkOptions):
     """cuda, mps or cpu; default: the best there is"""
 
 
+class UsageError(ValueError):
+    """A command that cannot be what was meant."""
+
+
 def check_counts(options: object, **least: int) -> None:
-    """Raise ValueError, in the option's own name, for a number that is too small or too large."""
+    """Raise UsageError, in the option's own name, for a number that is too small or too large."""
     for name, smallest in least.items():
         value = getattr(options, name)
         largest = 2**63 - 1
         if value is not None and not smallest <= value <= largest:
-            raise ValueError(f"{name} = {value}; it must be at least {smallest}, and at most {largest}.")
+            raise UsageError(f"{name} = {value}; it must be at least {smallest}, and at most {largest}.")
 
 
 def check_file(out: Path | None) -> None:
-    """Raise ValueError, before any work, for a file that cannot be written there."""
+    """Raise UsageError, before any work, for a file that cannot be written there."""
     if out is not None and (not out.name or out.name == ".." or out.is_dir()):
-        raise ValueError(f"{out} is a folder: give the name of a file.")
+        raise UsageError(f"{out} is a folder: give the name of a file.")
     check_folder(out and out.parent)
 
 
 def check_folder(out: Path | None) -> None:
-    """Raise ValueError, before any work, for a folder that cannot be made, as a file stands in its way."""
+    """Raise UsageError, before any work, for a folder that cannot be made, as a file stands in its way."""
     if out is not None and (blocked := next((p for p in (out, *out.parents) if p.exists() and not p.is_dir()), None)):
-        raise ValueError(f"{out} cannot be a folder: {blocked} is a file. Choose another place.")
+        raise UsageError(f"{out} cannot be a folder: {blocked} is a file. Choose another place.")
 
 
 def check_ignored(options: NetworkOptions) -> None:
-    """Raise ValueError for options that would have no effect on this network."""
+    """Raise UsageError for options that would have no effect on this network."""
     released = options.weights is not None and options.weights.endswith(".pth")
     if options.ema and options.run is None:
-        raise ValueError("--ema chooses among a run's averages: it goes with --run.")
+        raise UsageError("--ema chooses among a run's averages: it goes with --run.")
     if not released and (options.size is not None or options.latents != "imf"):
-        raise ValueError("--size and --latents are for the authors' released files: other networks say it themselves.")
+        raise UsageError("--size and --latents are for the authors' released files: other networks say it themselves.")
 
 
 def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, dict]:

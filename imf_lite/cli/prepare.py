@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from .options import check_counts, check_folder
+from .options import UsageError, check_counts, check_folder
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def prepare(options: Prepare) -> None:
     check_counts(options, batch=1, workers=0)
     check_folder(out)
     if source != "fashion" and out.resolve().is_relative_to(Path(source).resolve()):
-        raise ValueError(f"{out} lies in the data set itself: choose another folder by --out.")
+        raise UsageError(f"{out} lies in the data set itself: choose another folder by --out.")
     if ranks.first:
         print("; ".join(f"{split}: {len(images):,} images" for split, images in splits.items()))
         print(name_classes(splits["train"].classes))

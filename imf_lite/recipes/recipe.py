@@ -85,7 +85,7 @@ class Recipe:
         for name in ("steps", "batch", "parts", "keep", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1.")
-        if not self.name or any(c in self.name for c in "/\\") or self.name.startswith("."):
+        if any(c in self.name for c in "/\\") or self.name.startswith("."):
             raise ValueError(f"name = {self.name!r}; it names a folder: letters, digits, - and _, e.g. mine.")
         if self.p > 10 or self.seed >= 2**63:
             raise ValueError(f"p = {self.p}, seed = {self.seed}; p is at most 10, and the seed below 2^63.")

@@ -107,7 +107,9 @@ def figure(rows: list[dict]) -> Figure:
             values = [[e[k] for e in seeds] for seeds in errors]
             dots(line[1], values, color)
             middle = len(values) // 2
-            line[1].annotate(label, (middle, np.median(values[middle])), (0, 5), textcoords="offset points", color=color)
+            line[1].annotate(
+                label, (middle, np.median(values[middle])), (0, 5), textcoords="offset points", color=color
+            )
         line[0].set_ylabel(name.replace("_", " "))
         line[1].set_yscale("symlog", linthresh=0.01)
     for ax, title in zip(axes[0], ("spread of the raw loss", "gradient's error", "distance, one step"), strict=True):
