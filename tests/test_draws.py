@@ -100,3 +100,12 @@ def test_bad_input_is_refused():
         DrawConfig(uniform_share=-0.1)
     with pytest.raises(ValueError, match="'gaussian'"):
         DrawConfig(times="gaussian")
+
+
+def test_training_rarely_looks_at_the_corner_of_one_step_and_wider_times_look_more_often():
+    from toy_experiments.experiments import times
+
+    usual, mixed, wide = (DrawConfig(), DrawConfig(uniform_share=0.1), DrawConfig(p_std=1.6))
+    assert times.corner_rows(usual) < 10 < times.corner_rows(mixed) < times.corner_rows(wide)
+    names = [job.name for job in times.jobs(2, 3, 3)]
+    assert len(names) == len(set(names)) == 2 * sum(map(len, times.SETTINGS.values()))

@@ -75,7 +75,7 @@ def main(
 def figure(curves: dict[str, np.ndarray], sets, seeds: int, steps: int):
     """Raw loss against updates, one panel per point set: seeds thin, their median thick, MF and iMF (v-head)."""
     plots.style()
-    fig, axes = plt.subplots(1, len(sets), figsize=(2.4 * len(sets), 2.6), squeeze=False)
+    fig, axes = plt.subplots(1, len(sets), figsize=(1.95 * len(sets), 2.2), squeeze=False)
     for ax, name in zip(axes[0], sets, strict=True):
         for variant, method in (("mf", "mf"), ("head", "imf")):
             many = np.array([curves[f"{name}-{variant}-{k}"] for k in range(seeds)])  # (seeds, buckets, 2)

@@ -95,7 +95,7 @@ def main(
 def figure(rows: list[dict]) -> Figure:
     """Against beta, one row per point set: spread of the loss, gradient's bias and variance, distance in one step."""
     plots.style()
-    fig, axes = plt.subplots(len(FIELDS), 3, figsize=(9.6, 2.4 * len(FIELDS)), sharex=True)
+    fig, axes = plt.subplots(len(FIELDS), 3, figsize=(8.4, 2.1 * len(FIELDS)), sharex=True)
     for line, name in zip(axes, FIELDS, strict=True):
         groups = [[r for r in rows if r["set"] == name and r["beta"] == b] for b in (*BETAS, "exact")]
         errors = [[decomposition.at_beta(r, r["beta"]) for r in group] for group in groups[:-1]]  # (beta, seed, 2)
@@ -106,10 +106,8 @@ def figure(rows: list[dict]) -> Figure:
         for k, color, label in ((0, plots.COLORS["imf"], "bias²"), (1, plots.COLORS["mf"], "variance")):
             values = [[e[k] for e in seeds] for seeds in errors]
             dots(line[1], values, color)
-            middle = len(values) // 2
-            line[1].annotate(
-                label, (middle, np.median(values[middle])), (0, 5), textcoords="offset points", color=color
-            )
+            at = (len(values) // 2, np.median(values[len(values) // 2]))
+            line[1].annotate(label, at, (0, 5), textcoords="offset points", color=color)
         line[0].set_ylabel(name.replace("_", " "))
         line[1].set_yscale("symlog", linthresh=0.01)
     for ax, title in zip(axes[0], ("spread of the raw loss", "gradient's error", "distance, one step"), strict=True):
