@@ -71,4 +71,6 @@ class Progress:
 def say(text: str, stream: TextIO | None = None) -> None:
     """A line of output. Where nobody reads any more (`| head`, a closed terminal) it is lost, and work goes on."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=stream or sys.stdout, flush=True)
+        stream = stream or sys.stdout
+        stream.write(f"{text}\n")
+        stream.flush()
