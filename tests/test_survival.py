@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from imf_lite.data import Data, Split
 from imf_lite.pretrained import weights
 from imf_lite.system import files
 from imf_lite.training import checkpoint, flops
-from imf_lite.training.loop import train
+from imf_lite.training.loop import train, warn_of_initial_weights
 
 ENDLESS = ("train", "digits_imf", "--net.width", "16", "--net.depth", "2", "--net.v-depth", "1", "--steps", "1000000")
 pytestmark = pytest.mark.filterwarnings("ignore:after .* updates the average")
@@ -259,6 +260,20 @@ def test_an_average_of_initial_weights_and_an_untaught_v_are_pointed_out(tmp_pat
         list(train(tiny(ema=0.9999), tmp_path / "a", device="cpu"))
     with pytest.warns(UserWarning, match="nothing teaches v"):
         list(train(tiny("digits_imf_boundary", **{"draws.p_r_neq_t": 1.0}), tmp_path / "b", device="cpu"))
+
+
+def test_updates_left_out_do_not_age_an_average():
+    state = SimpleNamespace(decays=[0.99], step=200, skipped=180)  # 0.99^20 = 0.82, but 0.99^200 = 0.13
+    with pytest.warns(UserWarning, match="is still 82% the initial weights"):
+        warn_of_initial_weights(state)
+
+
+def test_the_gradient_of_parts_is_their_mean(tmp_path):
+    norms = [
+        next(iter(train(tiny(batch=512, parts=parts), tmp_path / str(parts), device="cpu"))).grad_norm
+        for parts in (1, 2, 4)
+    ]
+    assert max(norms) < 1.4 * min(norms)  # other draws of the same loss; a sum would be two and four times as long
 
 
 def test_the_rate_does_not_count_what_the_caller_does_in_between(tmp_path):
