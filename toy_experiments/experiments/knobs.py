@@ -3,9 +3,8 @@
     python -m toy_experiments.experiments.knobs --seeds 2 --out toy_experiments/results
 
 Knobs: distribution of the times x width of the modes; share of rows with r < t; adaptive weight;
-wrong slopes; learning rate; long runs of three seeds. Writes knobs.csv, one row per run: `updates` below the number
-asked for and an empty `sw1` mean that training stopped at a gradient that was not finite. With `--only long` the
-runs of the knobs whose names begin so are made again, and all other rows are kept.
+wrong slopes; learning rate; long runs of one seed. Writes knobs.csv, one row per run: `updates` below the number
+asked for and an empty `sw1` mean that training stopped at a gradient that was not finite.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from imf_lite.system.rng import generator
 
 from ..figures import plots
 from ..ground_truth import datasets, distances
-from ..tables import RESULTS, read_table, write_table
-from .runs import Job, loss_summary, map_jobs, one, plane, samples
+from ..tables import RESULTS, write_table
+from .runs import Job, loss_summary, plane, samples, sweep
 
 
 def no_stop_gradient(net, z, r, t, cond, n_eq, along):
@@ -81,7 +80,7 @@ def jobs(seeds: int, steps: int) -> list[Job]:
     for lr in (3e-3, 1e-2, 3e-2, 1e-1):
         add("lr", lr, lr=lr)
     for p in (0.0, 1.0):
-        add("long run, p", p, repeat=3, steps=6 * steps, p=p)
+        add("long run, p", p, repeat=1, steps=6 * steps, p=p)
     return every
 
 
@@ -94,40 +93,32 @@ def reduce(job: Job, out: Path) -> dict:
     return {**loss_summary(raw), "sw1": distance, "updates": records[-1]["step"]}
 
 
-def main(
-    seeds: int = 2, steps: int = 500, only: str = "", workers: int = 2, out: Path = RESULTS,
-    runs: Path = Path("runs/plane"),
-) -> None:  # fmt: skip
+def main(seeds: int = 2, steps: int = 500, out: Path = RESULTS, runs: Path = Path("runs/plane")) -> None:
     """Turn each knob for MF and iMF; write knobs.csv, and knobs.npz with the curves of the long runs.
 
     Args:
-        seeds: number of seeds, 0, 1, ... (the long runs have three)
+        seeds: number of seeds, 0, 1, ... (the long runs have one)
         steps: updates of each run; the long ones take six times as many.
-        only: train only the knobs whose name begins so; the other rows are kept from knobs.csv.
-        workers: how many runs at a time.
         out: folder of the results.
         runs: folder of the runs; what is finished there is not trained again.
     """
-    folder, every = runs / f"knobs-{steps}", [j for j in jobs(seeds, steps) if j.keys["knob"].startswith(only)]
-    rows = map_jobs(one, every, folder, reduce, workers=workers)
+    folder, every = runs / f"knobs-{steps}", jobs(seeds, steps)
+    rows = sweep(every, folder, reduce)
     floors = {name: distances.floor(name)[0] for name in {job.points for job in every}}
     rows = [row | {"floor": floors[job.points]} for job, row in zip(every, rows, strict=True)]
-    kept = [r for r in read_table(out / "knobs.csv") if not str(r["knob"]).startswith(only)] if only else []
-    write_table(out / "knobs.csv", kept + rows)
-    figure(kept + rows).savefig(out / "knobs.png")
-    long = [job for job in every if job.keys["knob"].startswith("long")]
-    if long:
-        np.savez_compressed(out / "knobs.npz", **curves_of(long, folder))
+    write_table(out / "knobs.csv", rows)
+    figure(rows).savefig(out / "knobs.png")
+    long = [job for job in every if str(job.keys["knob"]).startswith("long")]
+    np.savez_compressed(out / "knobs.npz", **curves_of(long, folder))
     print(out / "knobs.csv")
 
 
 def curves_of(long: list[Job], folder: Path) -> dict[str, np.ndarray]:
-    """Curves of the long runs by name: those of seed 0 under "mf-p0-...", of seed 1 under "mf-p0-seed1-..."."""
+    """Curves of the long runs by name, e.g. "mf-p0-du_dt_by_t" (2, buckets, bins of t)."""
     curves = {}
     for job in long:
         records = training.read_metrics(folder / job.name)
         name = f"{job.keys['variant']}-p{job.keys['value']:g}"
-        name += f"-seed{job.keys['seed']}" if job.keys["seed"] else ""
         for field in ("du_dt_by_t", "raw_u_by_t", "raw_v_by_t"):
             curves[f"{name}-{field}"] = by_time([r[field] for r in records])
         curves[f"{name}-raw_u_neq"] = np.array([r["raw_u_neq"] for r in records], np.float32)
