@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo lab test test-lowest lint claims fashion book test-browser
+.PHONY: help demo lab test test-lowest lint claims family fashion book test-browser
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
@@ -30,10 +30,13 @@ test-lowest: .venv-lowest/.ready  ## the core's tests on the lowest versions tha
 		datasets pytest pytest-xdist pyyaml scipy setuptools webdataset
 	touch $@
 
+EXPERIMENTS := $(addprefix experiments.,stability knobs digits quality guidance ablation tangent times)
 claims: $(READY)  ## run all experiments behind CLAIMS.md again, except Fashion-MNIST's: about three hours
-	for command in experiments.stability experiments.knobs experiments.digits experiments.quality \
-		experiments.guidance experiments.ablation report.behaviour report.claims; do \
+	for command in $(EXPERIMENTS) report.behaviour report.claims; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$command || exit 1; done
+
+family: $(READY)  ## MF, iMF and their relatives on the same draws: 25 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.family
 
 fashion: $(READY)  ## Fashion-MNIST from scratch: about four hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.fashion

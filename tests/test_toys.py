@@ -13,14 +13,28 @@ from torch.testing import assert_close
 
 from imf_lite.system.rng import generator
 from toy_experiments import tables
-from toy_experiments.experiments import ablation, digits, guidance, knobs, plane, quality, runs, stability
-from toy_experiments.ground_truth import datasets, distances
+from toy_experiments.experiments import (
+    ablation,
+    digits,
+    family,
+    fashion,
+    guidance,
+    knobs,
+    plane,
+    quality,
+    runs,
+    stability,
+    tangent,
+    times,
+)
+from toy_experiments.figures import sheets
+from toy_experiments.ground_truth import copies, datasets, distances
 from toy_experiments.ground_truth.datasets import EIGHT, GAUSSIAN, TRIANGLE
 from toy_experiments.ground_truth.exact import gaussian_u, gaussian_v, runge_kutta
 from toy_experiments.report import behaviour, claims
 
 
-def times(n, seed=0):
+def drawn_times(n, seed=0):
     g = torch.Generator().manual_seed(seed)
     t = 0.02 + 0.98 * torch.rand(n, 1, generator=g, dtype=torch.float64)
     return t * torch.rand(n, 1, generator=g, dtype=torch.float64), t, 1.5 * torch.randn(n, 2, generator=g).double()
@@ -50,7 +64,7 @@ def test_unknown_sets_are_named():
 
 @pytest.mark.parametrize("mixture", [GAUSSIAN, EIGHT, TRIANGLE])
 def test_mixture_u_equals_an_independent_integration(mixture):
-    r, t, z = times(12)
+    r, t, z = drawn_times(12)
     u = mixture.u(z, r, t, steps=200)
     for k in range(12):
         field = lambda s, y: mixture.v(torch.tensor(y)[None], torch.tensor([[s]], dtype=torch.float64))[0].numpy()  # noqa: E731
@@ -60,7 +74,7 @@ def test_mixture_u_equals_an_independent_integration(mixture):
 
 
 def test_one_component_is_the_closed_form():
-    r, t, z = times(100)
+    r, t, z = drawn_times(100)
     m = GAUSSIAN.means[0].double()
     assert_close(GAUSSIAN.v(z, t), gaussian_v(z, t, m, 0.5))
     assert_close(GAUSSIAN.u(z, r, t), gaussian_u(z, r, t, m, 0.5), atol=1e-6, rtol=1e-6)
@@ -78,7 +92,7 @@ def test_mixture_v_is_the_mean_of_e_minus_x():
 
 @pytest.mark.parametrize("mixture", [GAUSSIAN, TRIANGLE])
 def test_the_meanflow_identity(mixture):
-    r, t, z = times(50)
+    r, t, z = drawn_times(50)
     along = (mixture.v(z, t), torch.zeros_like(r), torch.ones_like(t))
     u, du_dt = jvp(lambda z, r, t: mixture.u(z, r, t, steps=200), (z, r, t), along)
     assert_close(u, mixture.v(z, t) - (t - r) * du_dt, atol=1e-4, rtol=1e-4)
@@ -169,6 +183,8 @@ def test_the_guidance_experiment(tmp_path, monkeypatch):
     monkeypatch.setattr(guidance, "OMEGAS", (1.0, 4.0))
     monkeypatch.setattr(guidance, "INTERVALS", ((0.0, 0.6),))
     monkeypatch.setattr(guidance, "FIXED", (2.0,))
+    monkeypatch.setattr(guidance, "PLANE_N", 900)
+    monkeypatch.setattr(guidance, "PLANE_OMEGAS", (1.0, 8.0))
     guidance.main(seeds=1, steps=2, out=tmp_path, runs=tmp_path / "runs")
     rows = tables.read_table(tmp_path / "guidance.csv")
     assert [(r["network"], r["omega"], r["half"]) for r in rows] == [
@@ -176,6 +192,47 @@ def test_the_guidance_experiment(tmp_path, monkeypatch):
         ("mf 2.0", 2, "choose"), ("mf 2.0", 2, "report"),
     ]  # fmt: skip
     assert rows[0]["fid"] != rows[1]["fid"] and rows[0]["t_max"] == 0.6
+    rows = tables.read_table(tmp_path / "guidance-plane.csv")
+    assert [(r["omega"], r["nfe"], r["updates"]) for r in rows] == [(1, 1, 8), (1, 4, 8), (8, 1, 8), (8, 4, 8)]
+    assert all(r["floor"] < r["distance"] for r in rows)  # eight updates are not enough
+    kept = guidance.plane_net(tmp_path / "guidance-plane.npz")
+    assert guidance.measure_plane(kept)[0]["rms"] == pytest.approx(rows[0]["rms"], rel=1e-3)
+
+
+def test_the_family_experiment(tmp_path, monkeypatch):
+    few = ("MF", "SplitMeanFlow", "consistency training")
+    monkeypatch.setattr(family, "map_jobs", serially)
+    monkeypatch.setattr(family, "METHODS", {name: family.METHODS[name] for name in few})
+    monkeypatch.setattr(family, "PLACES", ("eight_gaussians", "digits"))
+    family.main(seeds=1, steps=4, digits_steps=4, out=tmp_path, runs=tmp_path / "runs")
+    rows = tables.read_table(tmp_path / "family.csv")
+    assert [(r["place"], r["method"]) for r in rows] == [(p, m) for p in ("eight_gaussians", "digits") for m in few]
+    assert all(r["error1"] > r["floor"] > 0 for r in rows)
+    assert [r["recall1"] is None for r in rows] == 3 * [True] + 3 * [False]
+
+
+def test_the_nearest_training_image_and_the_share_of_samples_that_lie_nearer():
+    train = torch.tensor([0, 100, 200], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    images = torch.tensor([130, 3], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    distance, index = copies.nearest(images, train)
+    assert distance.tolist() == [30, 3] and index.tolist() == [1, 0]
+    shown = copies.arrays("samples", images, train, shown=1, closest=1)
+    assert shown["samples_closest"].max() == 3 and shown["samples_closest_nearest"].max() == 0
+    real = np.arange(1, 101.0)
+    assert copies.share_nearer(real, real, 0.25) == 0.25
+    assert copies.share_nearer(np.r_[np.zeros(50), np.full(50, 99)], real, 0.01) == 0.5  # half are copies
+
+
+def test_a_sheet_shows_every_image_in_its_place():
+    images = torch.arange(0, 240, 20, dtype=torch.uint8).view(2, 3, 2, 1, 1).expand(2, 3, 2, 4, 4)
+    fig = sheets.sheet(images, ["a", "b"], ["x", "y", "z"], zoom=3)
+    picture = fig.axes[0].images[0].get_array()
+    block, cell = 2 * 12 + sheets.GAP, 14
+    assert picture.shape == (2 * cell, 3 * block)
+    for i, j, k in ((0, 0, 0), (0, 2, 1), (1, 1, 0)):
+        tile = picture[i * cell : i * cell + 12, j * block + 12 * k : j * block + 12 * (k + 1)]
+        assert tile.min() == tile.max() and abs(int(tile.min()) - int(images[i, j, k, 0, 0])) <= 9
+    assert [text.get_text() for text in fig.axes[0].texts] == ["a", "b", "x", "y", "z"]
 
 
 def test_the_ablation_experiment(tmp_path, monkeypatch):
@@ -245,7 +302,10 @@ def test_wrong_slopes_are_wrong_and_the_right_one_is_not():
             assert not torch.allclose(found, right, rtol=1e-2)
 
 
-@pytest.mark.parametrize("module", [stability, knobs, quality, digits, guidance, ablation, behaviour, claims])
+COMMANDS = (stability, knobs, quality, digits, guidance, ablation, tangent, times, family, fashion, behaviour, claims)
+
+
+@pytest.mark.parametrize("module", COMMANDS)
 def test_commands_have_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["command", "--help"])
     with pytest.raises(SystemExit) as stop:

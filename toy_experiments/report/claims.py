@@ -50,16 +50,20 @@ from what that writes. `make claims` runs every experiment behind it again (abou
 fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*:
 "same" if the method, the networks and their configurations are those that were measured, or give the same first 20
 updates of every kind of run (`python -m toy_experiments.report.behaviour`). "Not checked here yet" means what it says.
+*Trainings*: how many stand behind each number; *n*: how many samples were measured of each. A range is over trainings,
+or, where there is one, over the noise of the samples. *Stored* numbers are those of this table; *live* means that the
+named notebook or test trains or measures anew, with fewer updates or samples, and asserts what comes out. iMF has a
+v-head wherever the boundary is not named.
 *At full scale*: `papermill notebooks/08_imagenet_256.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
 the recipe that is named.
 
-| claim | paper (quoted) | measured here | checked by | code | at full scale |
-|---|---|---|---|---|---|
+| claim | paper (quoted) | measured here | trainings | n | checked by | code | at full scale |
+|---|---|---|---|---|---|---|---|
 """
 
 
 class Claim(NamedTuple):
-    """One row. `measured` reads result files; None: not checked yet."""
+    """One row. `measured` reads result files; None: not checked yet. `n`: samples measured of each network."""
 
     claim: str
     quoted: str
@@ -67,10 +71,13 @@ class Claim(NamedTuple):
     checked_by: str = OPEN
     table: str | None = None
     command: str = "–"
+    n: str = "–"
+    trainings: str = ""  # where the rows of the table do not tell
 
 
 N4, N3, N0, N5, N6, N7 = (f"notebook {k}" for k in ("04", "03", "00", "05", "06", "07"))
-ABLATION = "notebook ablation"
+ABLATION = "stored: notebook ablation"
+TESTS = "tests/test_claims.py"
 
 
 def full(*names: str) -> str:
@@ -85,19 +92,32 @@ CLAIMS = [
         "iMF's loss varies less from step to step than MF's",
         "shown as curves (plain L2, no guidance, r ≠ t)",
         plane_spread,
-        f"{N3}; tests/test_claims.py",
+        f"stored: {N3}, {TESTS}; live: {N3} (eight Gaussians), {TESTS} (gradients)",
         "stability",
     ),
-    Claim("... and falls in training, MF's does not", "shown as curves", plane_course, N3, "stability"),
-    Claim("... in 64 dimensions, too", "–", digits_spread, f"{N3}, {N0}", "digits"),
-    Claim("... and on the latents of real images", "–", fashion_spread, N7, "fashion"),
-    Claim("... whatever the times and the width of the modes", "–", widths, N4, "knobs"),
-    Claim("the u-loss spikes more and more in long runs", "reported by users", spikes, N4, "knobs"),
+    Claim(
+        "... and falls in training, MF's does not",
+        "shown as curves",
+        plane_course,
+        f"stored and live: {N3}",
+        "stability",
+    ),
+    Claim("... in 64 dimensions, too", "–", digits_spread, f"stored: {N3}, {TESTS}; live: {N0}", "digits"),
+    Claim("... and on the latents of real images", "–", fashion_spread, f"stored: {N7}", "fashion"),
+    Claim("... whatever the times and the width of the modes", "–", widths, f"stored: {N4}", "knobs"),
+    Claim(
+        "the u-loss spikes more and more in long runs",
+        "reported by users",
+        spikes,
+        f"stored: {N4}",
+        "knobs",
+        trainings="1",
+    ),
     Claim(
         "with the same tangent the two losses are one loss",
         "follows by algebra",
         lambda: "loss and every gradient equal to rounding",
-        "tests/test_losses.py, notebook 02",
+        "live: tests/test_losses.py, notebook 02",
     ),
     Claim(
         "one-step FID of iMF is better than MF's",
@@ -107,9 +127,10 @@ CLAIMS = [
             f"checkerboard, sliced Wasserstein distance: MF {last('mf', 'sw1')}, boundary {last('boundary', 'sw1')}, "
             f"v-head {last('head', 'sw1')}; {better('fid1')}"
         ),
-        f"{N0}, {N3}",
+        f"stored: {N0}, {N3}; live: {N0} (one seed)",
         "digits",
         full("mf_xl2", "imf_xl2"),
+        "1,000; 8,000",
     ),
     Claim(
         "two-step FID of iMF is better than MF's",
@@ -118,58 +139,66 @@ CLAIMS = [
             f"digits, excess FID at 2 and 4 NFE: MF {fid('mf', 2)}, {fid('mf', 4)}; iMF boundary "
             f"{fid('boundary', 2)}, {fid('boundary', 4)}, v-head {fid('head', 2)}, {fid('head', 4)}; {better('fid2')}"
         ),
-        "tests/test_claims.py",
+        f"stored: {TESTS}, {N3}",
         "digits",
         full("mf_xl2", "imf_xl2"),
+        "1,000",
     ),
-    Claim("... one and two steps, on Fashion-MNIST", "–", fashion_steps, N7, "fashion"),
+    Claim("... one and two steps, on Fashion-MNIST", "–", fashion_steps, f"stored: {N7}", "fashion", n="2,000"),
     Claim(
         "two steps are better than one",
         "1.72 → 1.54 (iMF XL/2)",
         lambda: (
-            f"digits, excess FID at 1, 2, 4 NFE: iMF {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
+            f"digits, excess FID at 1, 2, 4 NFE: iMF (v-head) {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
             f"MF {fid('mf', 1)}, {fid('mf', 2)}, {fid('mf', 4)}"
         ),
-        f"{N0}; tests/test_claims.py",
+        f"stored: {N0}, {TESTS}; live: {N0} (one seed)",
         "digits",
         full("imf_xl2"),
+        "1,000",
     ),
     Claim(
         "one step is comparable to many steps of flow matching",
         "1.72 (1 NFE) beside multi-step models",
         lambda: (
-            f"digits, excess FID: FM at 64 NFE {fid('fm', 64)}, iMF at 1 NFE {fid('head', 1)}, at 2 {fid('head', 2)}"
+            f"digits, excess FID: FM at 64 NFE {fid('fm', 64)}, iMF (v-head) at 1 NFE {fid('head', 1)}, at 2 {fid('head', 2)}"
         ),
-        N0,
+        f"stored: {N0}; live: {N0} (one seed)",
         "digits",
         full("imf_xl2"),
+        "1,000",
     ),
-    Claim("... on Fashion-MNIST", "–", fashion_many, N7, "fashion"),
+    Claim("... on Fashion-MNIST", "–", fashion_many, f"stored: {N7}", "fashion", n="2,000"),
     Claim(
         "the boundary u(z, t, t) serves as v as well as a v-head",
         "29.42 and 30.76 without guidance, 5.97 and 5.68 with (B/2)",
         lambda: f"digits, 1-NFE excess FID: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}",
-        N3,
+        f"stored: {N3}",
         "digits",
         full("ablation_boundary", "ablation_head"),
+        "1,000",
     ),
     Claim("better than distilled one-step models", "as reported in the paper's comparison"),
     Claim(
         "one network serves every guidance scale ω",
         "5.68 → 5.52 (B/2, + ω)",
         every_omega,
-        N5,
+        f"stored: {N5}, {TESTS}; live: {TESTS} (in the plane)",
         "guidance",
         full("ablation_head", "ablation_omega"),
+        "1,000",
     ),
-    Claim("... on Fashion-MNIST", "–", fashion_guided, N7, "fashion"),
+    Claim(
+        "... on Fashion-MNIST", "–", fashion_guided, f"stored: {N7}; live: {N7} (iMF, one noise)", "fashion", n="2,000"
+    ),
     Claim(
         "the guidance interval as an input helps further",
         "5.52 → 4.57 (B/2, + Ω)",
         interval_helps,
-        N5,
+        f"stored: {N5}",
         "guidance",
         full("ablation_omega", "ablation_interval"),
+        "1,000",
     ),
     Claim(
         "... both in the ablation",
@@ -178,22 +207,25 @@ CLAIMS = [
         ABLATION,
         "ablation",
         full("ablation_head", "ablation_omega", "ablation_interval"),
+        "1,000",
     ),
     Claim(
         "in-context conditioning: a third fewer parameters, better FID",
         "133M → 89M; 4.57 → 4.09",
         tokens_or_adaln,
-        f"{N6}; tests/test_networks.py",
+        f"stored: {N6}; live: {N6}, tests/test_networks.py (parameters)",
         "ablation",
         full("ablation_interval", "ablation_tokens"),
+        "1,000",
     ),
     Claim(
         "... with several tokens a condition",
         "20 in all (not ablated)",
         token_counts,
-        N6,
+        f"stored: {N6}",
         "ablation",
         full("ablation_tokens"),
+        "1,000",
     ),
     Claim(
         "SwiGLU, RMSNorm, RoPE: better FID",
@@ -202,19 +234,28 @@ CLAIMS = [
         ABLATION,
         "ablation",
         full("ablation_tokens", "ablation_modern"),
+        "1,000",
     ),
     Claim("1-NFE FID 1.72, 2-NFE 1.54 at ImageNet-256", "1.72, 1.54 (XL/2, 640 epochs)", command=full("imf_xl2")),
 ]
 
 
+def trainings(table: str) -> str:
+    """How many trainings stand behind each number of a result table."""
+    if table == "fashion":
+        return "1"  # its seeds are of the noise
+    return str(len({r["seed"] for r in read_table(RESULTS / f"{table}.csv")}))
+
+
 def row(claim: Claim) -> str:
     """A claim as a line of the table."""
     measured = claim.measured() if claim.measured else OPEN
-    code = "–"
+    code = many = "–"
     if claim.table:
         used = {r["code"] for r in read_table(RESULTS / f"{claim.table}.csv")}
-        code = "same" if behaviour.stands(used) else "changed"
-    cells = (claim.claim, claim.quoted, measured, claim.checked_by if claim.measured else "–", code, claim.command)
+        code, many = "same" if behaviour.stands(used) else "changed", claim.trainings or trainings(claim.table)
+    checked = claim.checked_by if claim.measured else "–"
+    cells = (claim.claim, claim.quoted, measured, many, claim.n, checked, code, claim.command)
     return "| " + " | ".join(cells) + " |\n"
 
 

@@ -13,10 +13,10 @@ from ..tables import RESULTS, read_table
 SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """A mean with its range."""
-    mean = sum(values) / len(values)
-    return f"{mean:.2f} ({min(values):.2f} to {max(values):.2f})"
+    mean, low, high = (f"{v:.{digits}f}" for v in (sum(values) / len(values), min(values), max(values)))
+    return f"{mean} ({low} to {high})"
 
 
 def pick(table: str, **where) -> list[dict]:
@@ -33,7 +33,7 @@ def ratios(name: str) -> list[float]:
 def plane_spread() -> str:
     """Stability in the plane."""
     seeds = len(pick("stability", set=SETS[0], variant="mf"))
-    return f"ratio of step-to-step spreads, iMF / MF, {seeds} seeds: " + ", ".join(
+    return f"ratio of step-to-step spreads, iMF (v-head) / MF, {seeds} seeds: " + ", ".join(
         f"{name} {spread(ratios(name))}" for name in (*SETS, "swiss_roll")
     )
 
@@ -44,7 +44,7 @@ def plane_course() -> str:
     for name in SETS:
         ends = {v: pick("stability", set=name, variant=v) for v in ("mf", "head")}
         mf, imf = (sum(r["end"] / r["start"] for r in ends[v]) / len(ends[v]) for v in ("mf", "head"))
-        texts.append(f"{name} MF {mf:.2f}, iMF {imf:.2f}")
+        texts.append(f"{name} MF {mf:.2f}, iMF (v-head) {imf:.2f}")
     return "last quarter / first 50 updates: " + ", ".join(texts)
 
 
@@ -52,7 +52,7 @@ def digits_spread() -> str:
     """Stability on the digits."""
     mf, head = pick("digits", variant="mf"), pick("digits", variant="head")
     values = [h["spread"] / m["spread"] for h, m in zip(head, mf, strict=True)]
-    return f"digits, ratio of spreads iMF / MF, {len(mf)} seeds: {spread(values)}"
+    return f"digits, ratio of spreads iMF (v-head) / MF, {len(mf)} seeds: {spread(values)}"
 
 
 def fid(variant: str, nfe: int) -> str:
@@ -71,7 +71,7 @@ def last(variant: str, column: str) -> str:
     """Distance on the checkerboard at the end of the longer run."""
     rows = pick("quality", variant=variant)
     end = max(r["updates"] for r in rows)
-    return spread([r[column] for r in rows if r["updates"] == end])
+    return spread([r[column] for r in rows if r["updates"] == end], 3)
 
 
 def knob(name: str, value, variant: str, column: str) -> float:
@@ -86,19 +86,25 @@ def widths() -> str:
         for times in ("logit_normal", "uniform")
         for w in (0.05, 0.1, 0.2)
     ]
-    return (
-        f"eight Gaussians, uniform or logit-normal times, std 0.05 to 0.2: ratio {min(values):.2f} to {max(values):.2f}"
-    )
+    return f"eight Gaussians, uniform or logit-normal times, std 0.05 to 0.2: ratio iMF (v-head) / MF {min(values):.2f} to {max(values):.2f}"
 
 
 def spikes() -> str:
     """Spikes of the raw loss over a long run."""
     curves, texts = np.load(RESULTS / "knobs.npz"), []
-    for key, name in (("mf-p0", "MF, p 0"), ("mf-p1", "MF, p 1"), ("head-p0", "iMF, p 0"), ("head-p1", "iMF, p 1")):
+    for key, name in (
+        ("mf-p0", "MF, p 0"),
+        ("mf-p1", "MF, p 1"),
+        ("head-p0", "v-head, p 0"),
+        ("head-p1", "v-head, p 1"),
+    ):
         quarters = np.array_split(curves[f"{key}-raw_u_neq"], 4)
         first, last = (1000 * (q > 3 * np.median(q)).mean() for q in (quarters[0], quarters[3]))
         texts.append(f"{name}: {first:.0f} → {last:.0f}")
-    return "updates per 1,000 above 3 medians, first → last quarter: " + ", ".join(texts)
+    return (
+        "not settled at this size (one run each). Updates per 1,000 above 3 medians, first → last quarter: "
+        + ", ".join(texts)
+    )
 
 
 def chosen(seed: int, **where) -> dict:
