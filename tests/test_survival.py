@@ -328,7 +328,7 @@ def test_a_bad_setting_is_refused_before_the_first_is_measured(tmp_path, monkeyp
     words = ("search", "--weights", "net", "--reference", "real.npz", "--extractor", "digits", "--n", 20)
     with pytest.raises(SystemExit, match=r"omega = 0.5; a guidance scale is at least 1"):
         run(monkeypatch, *words, "--omegas", 2, 0.5)
-    assert not (tmp_path / "evaluation").exists()
+    assert not (tmp_path / "evaluation" / "search.csv").exists()
 
 
 def test_a_terminal_that_knows_ascii_alone_is_no_obstacle():

@@ -124,7 +124,7 @@ def test_the_floor_falls_as_one_over_root_n():
 def test_tables_survive_and_missing_ones_name_their_command(tmp_path):
     rows = [{"a": "x, y", "b": 1, "c": 0.123456789, "d": None}]
     tables.write_table(tmp_path / "t.csv", rows)
-    assert tables.read_table(tmp_path / "t.csv") == [{"a": "x, y", "b": 1, "c": 0.12346, "d": ""}]
+    assert tables.read_table(tmp_path / "t.csv") == [{"a": "x, y", "b": 1, "c": 0.12346, "d": None}]
     with pytest.raises(ValueError, match=r"python -m toy_experiments\.experiments\.stability"):
         tables.read_table(tmp_path / "stability.csv")
 
