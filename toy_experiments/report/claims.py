@@ -161,7 +161,8 @@ CLAIMS = [
         "one step is comparable to many steps of flow matching",
         "1.72 (1 NFE) beside multi-step models",
         lambda: (
-            f"digits, excess FID: FM at 64 NFE {fid('fm', 64)}, iMF (v-head) at 1 NFE {fid('head', 1)}, at 2 {fid('head', 2)}"
+            f"digits, excess FID: FM at 64 NFE {fid('fm', 64)}, iMF (v-head) at 1 NFE {fid('head', 1)}, "
+            f"at 2 {fid('head', 2)}"
         ),
         f"stored: {N0}; live: {N0} (one seed)",
         "digits",
