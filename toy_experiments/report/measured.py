@@ -86,8 +86,10 @@ def widths() -> str:
         for times in ("logit_normal", "uniform")
         for w in (0.05, 0.1, 0.2)
     ]
+    return (
         "eight Gaussians, uniform or logit-normal times, std 0.05 to 0.2: ratio iMF (v-head) / MF "
         f"{min(values):.2f} to {max(values):.2f}"
+    )
 
 
 def spikes() -> str:
