@@ -51,18 +51,21 @@ class Search(MeasureOptions):
 
 def search(options: Search) -> None:
     """Measure every setting that was not measured before, and print the best of those asked for."""
+    from ..evaluation.search import check_settings
     from ..system import distributed
     from ..system.lock import locked
 
     check_counts(options, nfe=1, seed=0, batch=1)
     check_folder(options.out)
+    intervals = [(a, b) for a in options.t_mins for b in options.t_maxs if a < b]
+    check_settings(options.omegas, intervals)
     ranks = distributed.init()
     out = (options.out or (options.run or Path(".")) / "evaluation") / "search.csv"
     with locked(out.parent) if ranks.first else nullcontext():
-        measure_all(options, out, ranks)
+        measure_all(options, intervals, out, ranks)
 
 
-def measure_all(options: Search, out: Path, ranks: Ranks) -> None:
+def measure_all(options: Search, intervals: list[tuple[float, float]], out: Path, ranks: Ranks) -> None:
     """The search itself, with its folder locked."""
     from ..evaluation.identity import identity
     from ..evaluation.protocol import bias_warning, evaluate
@@ -78,7 +81,6 @@ def measure_all(options: Search, out: Path, ranks: Ranks) -> None:
     asked = {"n": options.n, "nfe": options.nfe, "seed": options.seed, "sampler": sample.__name__}
     space = latent_space(net, notes, options)
     key = short(identity(net, space, options.extractor, options.extractor_weights, real, options.precision, **asked))
-    intervals = [(a, b) for a in options.t_mins for b in options.t_maxs if a < b]
     # older tables have no key: their rows are kept, never used
     table = ranks.broadcast([{"key": "unknown"} | row for row in read_csv(out, text=("key",))])
     mine = [row["key"] == key and usable(row) for row in table]

@@ -8,6 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from ..sampling import Interval, check_numbers
 
 
+def check_settings(omegas: Sequence[float], intervals: Sequence[Interval]) -> None:
+    """Raise ValueError for a scale or an interval that cannot be, all of them before the first is measured."""
+    if not omegas or not intervals:
+        raise ValueError("nothing to try: give scales, and beginnings of the interval before its ends.")
+    for omega, interval in itertools.product(omegas, intervals):
+        check_numbers(omega, interval)
+
+
 def search(
     measure: Callable[..., dict | None], omegas: Sequence[float], intervals: Sequence[Interval], known: Sequence = (),
 ) -> Iterator[list[dict]]:  # fmt: skip
@@ -17,11 +25,8 @@ def search(
     measure(omega=, interval=) is `evaluate` with all else fixed; on ranks but the first it gives None, and the rows
     are empty. known: rows of an earlier search of the same, which are not measured again.
     """
+    check_settings(omegas, intervals)
     rows = list(known)
-    if not omegas or not intervals:
-        raise ValueError("nothing to try: give scales, and beginnings of the interval before its ends.")
-    for omega, interval in itertools.product(omegas, intervals):
-        check_numbers(omega, interval)  # all of them before the first is measured
     done = {(row["omega"], row["t_min"], row["t_max"]) for row in rows}
     for omega, interval in itertools.product(omegas, intervals):
         if (omega, *interval) in done:

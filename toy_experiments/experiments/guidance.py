@@ -73,13 +73,13 @@ def classwise_distance(a: Tensor, b: Tensor, y: Tensor) -> float:
 
 
 @torch.no_grad()
-def field_errors(net, omega: float, seed: int = 0, n: int | None = None) -> dict[str, float]:
+def field_errors(net, omega: float, seed: int = 0) -> dict[str, float]:
     """Errors of the predicted velocities v_u (no class) and v_c (guided), on z_t of the data and t uniform.
 
     error_u, error_c: root mean square distances to the exact fields. carried: the coefficient of v_u's error in v_c's,
     by least squares; a network that has otherwise converged has 1 - omega.
     """
-    g, n = generator("cpu", seed, 3), n or PLANE_N
+    g, n = generator("cpu", seed, 3), PLANE_N
     x, y = THREE_CLASSES.labelled(n, g)
     t = torch.rand(n, 1, generator=g)
     z = (1 - t) * x + t * torch.randn(n, 2, generator=g)

@@ -241,11 +241,11 @@ CLAIMS = [
 ]
 
 
-def trainings(table: str) -> str:
-    """How many trainings stand behind each number of a result table."""
-    if table == "fashion":
+def trainings(claim: Claim, rows: list[dict]) -> str:
+    """How many trainings stand behind each number of a claim; rows: of its result table."""
+    if claim.table == "fashion":
         return "1"  # its seeds are of the noise
-    return str(len({r["seed"] for r in read_table(RESULTS / f"{table}.csv")}))
+    return claim.trainings or str(len({r["seed"] for r in rows}))
 
 
 def row(claim: Claim) -> str:
@@ -253,8 +253,9 @@ def row(claim: Claim) -> str:
     measured = claim.measured() if claim.measured else OPEN
     code = many = "–"
     if claim.table:
-        used = {r["code"] for r in read_table(RESULTS / f"{claim.table}.csv")}
-        code, many = "same" if behaviour.stands(used) else "changed", claim.trainings or trainings(claim.table)
+        rows = read_table(RESULTS / f"{claim.table}.csv")
+        code = "same" if behaviour.stands({r["code"] for r in rows}) else "changed"
+        many = trainings(claim, rows)
     checked = claim.checked_by if claim.measured else "–"
     cells = (claim.claim, claim.quoted, measured, many, claim.n, checked, code, claim.command)
     return "| " + " | ".join(cells) + " |\n"
