@@ -1,13 +1,13 @@
 """The published training step, spelled out: the yardstick of step_cost.py, and the oracle of its tests.
 
 iMF's algorithm 1 with the released code's guidance, and MF's, as a reader would port them line by
-line. Two forms: `branches="needed"` computes only the branch that each forward uses, which is what a
-compiler makes of the published code; `branches="both"` computes both every time, as a plain port in
+line. Two forms: `branches="published"` computes only the branch that each forward uses, which is what a
+compiler makes of the published code; `branches="plain"` computes both every time, as a plain port in
 eager PyTorch does. Same network and attention as the library; the same loss and gradients as
 `imf_lite.objective.Objective` (tests/test_benchmarks.py).
 
-In layers over the whole batch, of B/2's 4 shared + 8 u + 8 v, guided: "needed" 36 (v_c, v_u, and v_c
-again) + 32 (u 12, its tangent 12, v 8) + 40 backward = 108; "both" 60 + 40 + 40 = 140.
+In layers over the whole batch, of B/2's 4 shared + 8 u + 8 v, guided: "published" 36 (v_c, v_u, and v_c
+again) + 32 (u 12, its tangent 12, v 8) + 40 backward = 108; "plain" 60 + 40 + 40 = 140.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from imf_lite.conditions import Cond
 from imf_lite.configs import Fixed, Flexible
 from imf_lite.draws import Draws
 
-Branches = Literal["needed", "both"]
+Branches = Literal["published", "plain"]
 
 
 class ReferenceStep(nn.Module):
@@ -44,7 +44,7 @@ class ReferenceStep(nn.Module):
 
         moving, along = (z, d.r, d.t), (tangent, torch.zeros_like(d.r), torch.ones_like(d.t))
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
-            u, v, du_dt = (self.needed if self.branches == "needed" else self.both)(moving, along, cond)
+            u, v, du_dt = (self.published if self.branches == "published" else self.plain)(moving, along, cond)
         du_dt = du_dt.detach()
         residual = u - (target - h * du_dt) if self.method == "mf" else u + h * du_dt - target
         loss = self.weighted(residual)
@@ -52,7 +52,7 @@ class ReferenceStep(nn.Module):
             loss = loss + self.weighted(v - target)
         return loss.mean()
 
-    def needed(self, moving: tuple, along: tuple, cond: Cond) -> tuple[Tensor, Tensor | None, Tensor]:
+    def published(self, moving: tuple, along: tuple, cond: Cond) -> tuple[Tensor, Tensor | None, Tensor]:
         """u and du/dt; v from the same trunk, without a tangent."""
 
         def u_of(z: Tensor, r: Tensor, t: Tensor):
@@ -62,10 +62,10 @@ class ReferenceStep(nn.Module):
         u, du_dt, state = jvp(u_of, moving, along, has_aux=True)
         return u, self.net.v_branch(*state) if self.net.has_v else None, du_dt
 
-    def both(self, moving: tuple, along: tuple, cond: Cond) -> tuple[Tensor, Tensor | None, Tensor]:
+    def plain(self, moving: tuple, along: tuple, cond: Cond) -> tuple[Tensor, Tensor | None, Tensor]:
         """The same; v is an output like u, and gets a tangent that nobody reads."""
         if not self.net.has_v:
-            return self.needed(moving, along, cond)
+            return self.published(moving, along, cond)
         (u, v), (du_dt, _) = jvp(lambda z, r, t: self.net(z, r, t, cond), moving, along)
         return u, v, du_dt
 
@@ -94,7 +94,7 @@ class ReferenceStep(nn.Module):
 
     def velocity(self, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """v_theta at r = t: the head, or the boundary."""
-        if self.branches == "needed" or not self.net.has_v:
+        if self.branches == "published" or not self.net.has_v:
             return self.net.velocity(z, t, cond)
         return self.net(z, t, t, cond, need="uv")[1]
 

@@ -74,7 +74,7 @@ METHODS = {
     "iMF, v-head": Method("imf", True),
     "iMF, v-head, guided": Method("imf", True, Flexible()),
 }
-STEPS = ("ours", "needed", "both")
+STEPS = ("ours", "published", "plain")
 
 
 def setup(case: Case, row: Method, step: str, device: str = "cpu") -> tuple[torch.nn.Module, Draws]:
@@ -211,9 +211,9 @@ def table(case: Case, methods: tuple[str, ...], repeats: int, compiled: bool, me
             else:
                 cells += [ratio(seconds[row, step], ours), f"{work[step] / work['ours']:.2f}"]
         if compiled:
-            cells.append("" if method.method == "fm" else ratio(seconds[row, "both"], seconds[row, "compiled"]))
+            cells.append("" if method.method == "fm" else ratio(seconds[row, "plain"], seconds[row, "compiled"]))
         if memory:
-            share = method.method != "fm" and peak(case, method, "ours", device) / peak(case, method, "both", device)
+            share = method.method != "fm" and peak(case, method, "ours", device) / peak(case, method, "plain", device)
             cells.append(f"{share:.2f}" if share else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

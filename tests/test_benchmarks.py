@@ -62,7 +62,7 @@ def test_the_fast_step_is_the_published_one(kind, variant, rows):
     guided = "interval" if isinstance(config, Flexible) else "no"
     net, draws = network(kind, v_depth, torch.float64, guided=guided), case(guided, **CASES[rows])
     loss, grads = graded(Objective(net, method, rule=guidance.rule(method, config)), net, draws)
-    for branches in ("needed", "both"):
+    for branches in ("published", "plain"):
         expected, theirs = graded(ReferenceStep(net, method, config, branches), net, draws)
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
         for name, g in theirs.items():
@@ -88,10 +88,10 @@ def test_counted_costs_are_those_worked_out_by_hand():
     net = build(config, (1, 8, 8), 10).requires_grad_()
     draws = drawn(shape=(1, 8, 8), guided="interval", class_dropout=0.1)
     ours = layers(Objective(net, "imf", rule=guidance.rule("imf", Flexible())), draws)
-    needed, both = (layers(ReferenceStep(net, "imf", Flexible(), b), draws) for b in ("needed", "both"))
+    published, plain = (layers(ReferenceStep(net, "imf", Flexible(), b), draws) for b in ("published", "plain"))
     assert ours == pytest.approx(20 + 18 + 12 + 40, rel=0.02)
-    assert 108 * 0.98 < needed < (108 + 12) * 1.02  # the tangent's 12 layers become at most 24
-    assert 140 * 0.98 < both < (140 + 20) * 1.02
+    assert 108 * 0.98 < published < (108 + 12) * 1.02  # the tangent's 12 layers become at most 24
+    assert 140 * 0.98 < plain < (140 + 20) * 1.02
 
 
 def test_the_benchmarks_run(capsys):
@@ -106,5 +106,5 @@ def test_the_benchmarks_run(capsys):
 @pytest.mark.parametrize("row", [row for row, method in step_cost.METHODS.items() if method.method != "fm"])
 def test_a_step_needs_at_most_seven_tenths_of_the_plain_ports_memory(row):
     """Counted by the allocator, so the same on an idle and on a busy machine."""
-    ours, plain = (step_cost.peak(step_cost.CASES["digits"], step_cost.METHODS[row], s) for s in ("ours", "both"))
+    ours, plain = (step_cost.peak(step_cost.CASES["digits"], step_cost.METHODS[row], s) for s in ("ours", "plain"))
     assert 0 < ours <= 0.7 * plain

@@ -103,17 +103,19 @@ def figure(rows: list[dict]) -> Figure:
         for ax, values in zip(line[[0, 2]], panels, strict=True):
             dots(ax, values[:-1], "#444444")
             ax.plot([len(BETAS)] * len(values[-1]), values[-1], "D", ms=4, mfc="none", color=plots.COLORS["data"])
-        for k, color, label in ((0, plots.COLORS["imf"], "bias²"), (1, plots.COLORS["mf"], "variance")):
+        for k, color, label in ((0, plots.OTHER[0], "bias²"), (1, plots.OTHER[1], "variance")):
             values = [[e[k] for e in seeds] for seeds in errors]
             dots(line[1], values, color)
-            at = (len(values) // 2, np.median(values[len(values) // 2]))
-            line[1].annotate(label, at, (0, 5), textcoords="offset points", color=color)
+            line[1].annotate(
+                label, (len(values) - 1, np.median(values[-1])), (5, 0), textcoords="offset points", color=color,
+                va="center", annotation_clip=False,
+            )  # fmt: skip
         line[0].set_ylabel(name.replace("_", " "))
         line[1].set_yscale("symlog", linthresh=0.01)
     for ax, title in zip(axes[0], ("spread of the raw loss", "gradient's error", "distance, one step"), strict=True):
         ax.set_title(title)
     for ax in axes[-1]:
-        ax.set_xticks(range(len(BETAS) + 1), [f"{b:g}" for b in BETAS] + ["exact $v$"])
+        ax.set_xticks(range(len(BETAS) + 1), [f"{b:g}" for b in BETAS] + ["exact\n$v$"])
         ax.set_xlabel(r"$\beta$ (0 is MF, 1 is iMF)")
     return fig
 

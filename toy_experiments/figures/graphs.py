@@ -25,7 +25,14 @@ def arrow(
     start: Text, end: Text, gradient: bool = False, color: str = "#777777", lw: float = 1.0, bend: float = 0.0
 ) -> None:
     """An edge between two nodes: solid where gradient flows back, else dashed."""
-    look = {"arrowstyle": "-|>", "color": color, "lw": lw, "ls": "-" if gradient else "--", "mutation_scale": 10}
+    look = {
+        "arrowstyle": "-|>",
+        "color": color,
+        "lw": lw,
+        "ls": "-" if gradient else "--",
+        "mutation_scale": 10,
+        "shrinkB": 4,
+    }
     ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "connectionstyle": f"arc3,rad={bend}"}
     start.axes.annotate("", end.get_position(), start.get_position(), arrowprops=look | ends, zorder=2)
 
@@ -36,7 +43,7 @@ def graph(ax: Axes, method: str) -> None:
     pair = box(ax, 0, 2.2, "the pair $(x, e)$", PAIR)
     point = box(ax, 0, 0.7, "$z_t$", POINT)
     u = box(ax, 1.6, 0, r"$u_\theta(z_t, r, t)$", NET)
-    slope = box(ax, 2.9, 1.1, r"$\frac{du}{dt}$ = jvp($u_\theta$)", edge=color)
+    slope = box(ax, 2.9, 1.1, r"$\frac{du}{dt}$ = jvp($u_\theta$)", PAIR if method == "mf" else NET, color)
     if method == "mf":
         tangent = box(ax, 1.6, 2.2, "$e - x$", PAIR, color)
         middle = box(ax, 4.7, 1.1, "target\n" + r"$(e - x) - (t-r)\,\frac{du}{dt}$", PAIR)
