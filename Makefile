@@ -31,7 +31,7 @@ test-lowest: .venv-lowest/.ready  ## the core's tests on the lowest versions tha
 	touch $@
 
 EXPERIMENTS := $(addprefix experiments.,stability knobs digits quality guidance ablation tangent times)
-claims: $(READY)  ## run all experiments behind CLAIMS.md again, except Fashion-MNIST's: about three hours
+claims: $(READY)  ## run all experiments behind CLAIMS.md again, except Fashion-MNIST's: three to four hours
 	for command in $(EXPERIMENTS) report.behaviour report.claims; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$command || exit 1; done
 

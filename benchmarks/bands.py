@@ -3,9 +3,9 @@
     python -m benchmarks.bands fashion_imf --updates 300
     torchrun --nproc-per-node 8 -m benchmarks.bands imagenet_mf_b4 --updates 2000 --compile
 
-Trains the recipe's first updates at several seeds. For each window of updates the band is the seeds' mean, and on
-either side five times how far a seed's window is from it, relative, pooled over windows and seeds;
-at least a tenth.
+Trains the recipe's first updates at several seeds. For each window of updates the band is centred at the seeds' mean.
+Its half-width, relative to that mean, is five times the standard deviation of the seeds, pooled over windows and
+seeds, but at least a tenth.
 """
 
 from __future__ import annotations

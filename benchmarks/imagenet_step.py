@@ -1,4 +1,4 @@
-"""How fast full-size training is on this device: images a second, memory, share of peak, on random latents.
+"""How fast full-size training is on this device: images per second, memory, share of peak, on random latents.
 
     python -m benchmarks.imagenet_step                      # iMF B/2, eager and compiled, every precision
     python -m benchmarks.imagenet_step --names imagenet_imf_xl2 --batch 64

@@ -1,4 +1,4 @@
-"""Samples a second at one, two, four and 64 evaluations, and what the sampler adds to the bare network.
+"""Samples per second at one, two, four and 64 evaluations, and what the sampler adds to the bare network.
 
     python -m benchmarks.sampling
 

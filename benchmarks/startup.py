@@ -1,8 +1,8 @@
-"""Seconds until the command line answers what needs no torch: help, a usage error, the list of recipes.
+"""Seconds until the command line answers requests that need no torch: help, a usage error, the list of recipes.
 
     python -m benchmarks.startup
 
-A process of its own each time, as a person starts it; the bound that the project keeps is 1.5 s.
+Each measurement starts a new process, as a user does; the project's limit is 1.5 s.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ STEPS = ("ours", "published", "plain")
 
 
 def setup(case: Case, row: Method, step: str, device: str = "cpu") -> tuple[torch.nn.Module, Draws]:
-    """The loss as a module on a network without a zero, and the draws of a batch."""
+    """The loss as a module, on a network whose weights are nowhere zero, and the draws of a batch."""
     guided = "interval" if isinstance(row.guidance, Flexible) else "no"
     changes = {"v_depth": case.net.v_depth if row.v_head else None, "guided": guided}
     net = build(override(case.net, changes), case.shape, 10)

@@ -36,7 +36,7 @@ def imports(path: Path) -> set[str]:
 
 
 def room(name: str) -> str | None:
-    """The folder that a dotted name lies in, "method" for one of the seven files; None for a package itself."""
+    """The folder that a dotted name lies in, "method" for a file of the method; None for a package itself."""
     parts = name.split(".")
     if len(parts) < 2 or parts[1] == "__init__":
         return None
@@ -61,7 +61,7 @@ def arrows() -> dict[str, set[str]]:
 
 
 def floors(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Folders in floors: each stands above all that it imports. Raises ValueError for a circle."""
+    """Folders in levels: each stands above all that it imports. Raises ValueError for a circular import."""
     placed: dict[str, int] = {}
     while len(placed) < len(graph):
         ready = [home for home, targets in graph.items() if home not in placed and targets <= placed.keys()]

@@ -37,9 +37,9 @@ VENDORED = {
 
 
 def vendor() -> None:
-    """Packages of package-lock.json, and of them the files that pages load. Raises SystemExit without npm."""
+    """Install the packages of package-lock.json and copy the files that pages load. Raises SystemExit without npm."""
     if shutil.which("npm") is None:
-        sys.exit("npm is missing: the book's MathJax and onnxruntime-web come by it (Node.js 18 or later).")
+        sys.exit("npm is missing: install Node.js 18 or later; the book gets MathJax and onnxruntime-web by npm.")
     subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=DOCS, check=True)
     for source, target in VENDORED.items():
         vendored = DOCS / "node_modules" / source
@@ -56,7 +56,7 @@ def noise() -> np.ndarray:
 
 
 def models(out: Path) -> None:
-    """Every network and the decoder as ONNX in half precision, the noise, and what all were made from."""
+    """Write every network and the decoder as ONNX in half precision, the noise, and a digest of their sources."""
     folders = [*NETWORKS.values(), pretrained_folder("fashion") / "vae"]
     sources = [path for folder in folders for path in sorted(folder.iterdir())]
     sources += [Path(export.__file__), Path(__file__)]

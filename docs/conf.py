@@ -57,7 +57,7 @@ def keep(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are written to be read in the source: `code` in single backticks, and signs that mean themselves."""
+    """Turn docstrings, written to be read in the source, into reStructuredText: mark `code`, escape other signs."""
     if what in ("attribute", "data"):
         lines[:] = kept
     if what == "module":
@@ -77,12 +77,12 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def escaped(match: re.Match) -> str:
-    """Emphasis stays; other signs lose their meaning."""
+    """Keep emphasis; escape every other special character."""
     return match[1] or f"\\{match[2]}"
 
 
 def literal(lines: list[str]) -> list[str]:
-    """Indented tables and examples, as they are written."""
+    """Mark indented tables and examples as literal blocks."""
     made = []
     for k, line in enumerate(lines):
         if line.startswith("    ") and k > 1 and not lines[k - 1] and lines[k - 2] and lines[k - 2][0] != " ":
@@ -92,26 +92,26 @@ def literal(lines: list[str]) -> list[str]:
 
 
 def short(app, what, name, obj, options, signature: str | None, returns: str | None):
-    """The command line's long signature (every recipe is in it) by its names alone."""
+    """Shorten a very long signature (the command line's holds every recipe) to its parameters' names."""
     if signature and len(signature) > 2000:
         return f"({', '.join(inspect.signature(obj).parameters)})", returns
     return None
 
 
 def skip(app, what, name, obj, skipped: bool, options) -> bool | None:
-    """Fields of a NamedTuple are described by its docstring."""
+    """Skip the fields of a NamedTuple, which its docstring describes."""
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def relink(app, name: str, source: list[str]) -> None:
-    """Links of hand-written pages to the repository's files, as those of README."""
+    """Rewrite links of hand-written pages to the repository's files, as is done for README."""
     path = DOCS / f"{name}.md"
     if path in pages.OWN:
         source[0] = pages.relink(source[0], path, path)
 
 
 def copy_live(app, exception) -> None:
-    """The live page, beside the book and on its own."""
+    """Copy the live page into the built book."""
     if exception is None and app.builder.name == "html":
         shutil.copytree(DOCS / "live", Path(app.outdir) / "live", dirs_exist_ok=True)
 

@@ -1,7 +1,7 @@
 """The live page as one HTML file, which opens from a disk: `python docs/one_file.py`, after `make book`.
 
-From a file system browsers start no module worker and fetch nothing. Here all modules, networks and WebAssembly are
-texts inside the page; its modules are loaded from addresses made for them, its workers from one classic script.
+Browsers start no module workers, and fetch no files, for a page opened from a disk. So all modules, networks and
+WebAssembly are embedded as text; modules are loaded from blob addresses, workers from one classic script.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def page() -> str:
     start, end = html.index("<script>"), html.index("</script>") + len("</script>")
     made = html[:start] + scripts + html[end:]
     if "style.css" in html or "<script" in html[end:] or "import.meta" in kept["worker"] + str(kept["modules"]):
-        raise ValueError("docs/live is not as docs/one_file.py expects it.")
+        raise ValueError("docs/live has changed: adapt the substitutions in docs/one_file.py.")
     return made
 
 

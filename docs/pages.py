@@ -35,7 +35,7 @@ class Card(NamedTuple):
 
 
 def write() -> None:
-    """All pages; what is not made any more goes."""
+    """Write all pages; delete the lessons of an earlier build first."""
     shutil.rmtree(LESSONS, ignore_errors=True)
     shutil.copytree(ROOT / "notebooks" / "figures", LESSONS / "figures")
     for source, page in PAGES.items():
@@ -69,7 +69,7 @@ def linked(text: str) -> str:
 
 
 def displayed(text: str) -> str:
-    """Formulas between double dollars as paragraphs of their own: Jupyter does not ask for that, MyST does."""
+    """Set formulas between double dollars as paragraphs of their own, as MyST requires and Jupyter does not."""
     lines, inside = [], False
     for line in text.split("\n"):
         marks = line.count("$$")
@@ -125,7 +125,7 @@ def card(path: Path) -> Card:
 
 
 def number(path: Path) -> str:
-    """How the lessons speak of each other."""
+    """A lesson's number as a prefix of its title, e.g. "3. "; empty for a notebook without one."""
     return f"{int(path.stem[:2])}. " if path.stem[:2].isdigit() else ""
 
 
@@ -134,9 +134,9 @@ def index() -> str:
     lines = [
         "# Lessons",
         "",
-        "In order; lesson 0 is the whole story in five minutes. You need PyTorch and the idea of a ",
+        "Read them in order; lesson 0 is the whole story in five minutes. You need PyTorch and the idea of a ",
     ]
-    lines[-1] += "derivative along a direction; diffusion models need not be known."
+    lines[-1] += "derivative along a direction; you need not know diffusion models."
     lines += ["", "::::{grid} 1 1 2 2", ":gutter: 3", ""]
     for path in NOTEBOOKS:
         c = card(path)
@@ -147,9 +147,9 @@ def index() -> str:
     solutions = [
         "# Solutions",
         "",
-        "The exercises at the ends of the lessons, solved. They are shown without what they ",
+        "The exercises at the ends of the lessons, solved. They are shown without their ",
     ]
-    solutions[-1] += "print, but for the last; every run of the tests executes them, assertions included."
+    solutions[-1] += "output, except the last; every run of the tests executes them, assertions included."
     solutions += ["", "```{toctree}"]
     solutions += [f"{number(p)}{card(ROOT / 'notebooks' / p.name).title} <{p.stem}>" for p in SOLUTIONS]
     (LESSONS / "solutions" / "index.md").write_text("\n".join([*solutions, "```", ""]))

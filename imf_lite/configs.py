@@ -18,7 +18,7 @@ Derivative = Literal["jvp", "mixed", "chord", "split"]
 part of the interval (alpha-Flow); the mean of the interval's two parts (SplitMeanFlow)"""
 
 Precision = Literal["fp32", "tf32", "bf16"]
-"""of matrix products; tf32 concerns CUDA; bf16 the trained and the guidance forwards, the slope stays fp32"""
+"""of matrix products; tf32 affects CUDA only; in bf16 the slope stays fp32, the other forwards are bfloat16"""
 
 Guided = Literal["no", "omega", "interval"]
 """which guidance a network takes as input: none; omega; or omega and the interval [t_min, t_max]"""
@@ -31,7 +31,7 @@ OMEGA_MAX = 8.0
 
 
 def check_fields(config: Any) -> None:
-    """Raise ValueError for a field of another type than declared, a word that is no choice, or a number not finite."""
+    """Raise ValueError for a field of the wrong type, a word that is not a choice, or a number that is not finite."""
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
         if problem := mismatch(value, kind):
@@ -80,7 +80,7 @@ class MLPConfig:
     depth: int = 6
     """residual blocks from input to u"""
     time_scale: float = 30.0
-    """largest frequency, in radians, at which t, t - r and the guidance are seen"""
+    """largest frequency, in radians, in the embeddings of t, t - r and the guidance"""
     guided: Guided = "no"
     """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
     v_depth: int | None = None
@@ -154,13 +154,13 @@ class DrawConfig:
     """How times, dropped labels and guidance are drawn (MF appendix A, iMF appendix A)."""
 
     times: Literal["logit_normal", "uniform"] = "logit_normal"
-    """distribution of the two times whose larger is t and whose smaller is r"""
+    """distribution of the two times, of which the larger is t and the smaller r"""
     p_mean: float = -0.4
     """mean of the logit-normal, before the sigmoid"""
     p_std: float = 1.0
     """standard deviation of the logit-normal, before the sigmoid"""
     uniform_share: float = 0.0
-    """expected share of rows whose two times are uniform instead, by a coin per row (pMF's tr_uniform: 0.1)"""
+    """expected share of rows whose two times are uniform instead, chosen at random (pMF's tr_uniform: 0.1)"""
     p_r_neq_t: float = 0.5
     """share of rows with r < t: 0.5 in iMF, 0.25 in MF, 0 is flow matching"""
     r_zero: bool = False
@@ -168,8 +168,8 @@ class DrawConfig:
     class_dropout: float = 0.0
     """expected share of rows that lose their label"""
     dropout: Literal["first", "independent"] = "first"
-    """which rows lose it: the first of the batch (the reference code; mostly rows with r = t, so that "no class" is
-    learnt as a velocity, not to be sampled from in one step), or each by a coin of its own"""
+    """which rows lose it: the first of the batch, as in the reference code (mostly rows with r = t, so that "no class"
+    is learnt as a velocity, not for sampling in one step), or each row independently"""
     omega_beta: float = 1.0
     """power of the density of omega, proportional to omega^-beta on [1, 8]; larger means weaker guidance"""
 
@@ -188,7 +188,7 @@ class DrawConfig:
 
 @dataclass(frozen=True)
 class Fixed:
-    """MF's guidance, one scale for good; its effective scale is omega / (1 - kappa) (MF, section 4.2)."""
+    """MF's guidance, one scale set for training; its effective scale is omega / (1 - kappa) (MF, section 4.2)."""
 
     omega: float = 1.0
     """weight of the conditional velocity e - x"""
@@ -207,7 +207,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Flexible:
-    """iMF's guidance: omega and its interval are drawn in training and inputs ever after (iMF, section 4.2)."""
+    """iMF's guidance: omega and its interval are inputs, drawn at random in training (iMF, section 4.2)."""
 
     v_u_omega: Literal["one", "same"] = "one"
     """the omega that v_u is given: 1 in the released code, that of v_c in the paper's algorithm"""

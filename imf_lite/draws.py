@@ -1,6 +1,6 @@
-"""The random numbers of the loss: noise, times, dropped labels and guidance, drawn at once, as data.
+"""The random numbers of the loss: noise, times, dropped labels and guidance, drawn together and kept as data.
 
-What follows the draws is deterministic: two losses, or two machines, can be given the same ones.
+What follows the draws is deterministic: two losses, or two machines, can be given the same draws.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, gu
 def two_times(B: int, config: DrawConfig, g: torch.Generator, device: torch.device) -> Tensor:
     """Two times per row, (2, B): logit-normal, or uniform, or uniform in a share of the rows.
 
-    In that share the time is the distribution function of the same normal number, which is uniform: other
-    rows keep their times, and a share of 0 draws nothing more (pMF's reference code, `tr_uniform`).
+    In that share each time is the normal distribution function of the same random number, hence uniform: other
+    rows keep their times, and with a share of 0 no more numbers are drawn (pMF's reference code, `tr_uniform`).
     """
     if config.times == "uniform":
         return torch.rand(2, B, generator=g, device=device)

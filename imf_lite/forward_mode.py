@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """f at a point, and how fast it changes along a direction, as by torch.func.jvp.
 
-    Where a gradient is wanted, or while compiling, it is torch.func.jvp: there is nothing to gain.
+    Where a gradient is wanted, or while compiling, it calls torch.func.jvp, as there is nothing to gain.
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative
         if torch.compiler.is_compiling():
@@ -40,7 +40,7 @@ def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, .
 
 
 class ShortRules(TorchFunctionMode):
-    """Sends operations with constants, norms and attention by a shorter way; all else, the usual one."""
+    """Applies shorter rules to norms, attention and products with constants; all else goes the usual way."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -22,7 +22,7 @@ from .configs import Derivative
 
 
 def slope(kind: Derivative, share: float) -> Callable[..., Tensor]:
-    """The slope of that name; share: of mixed (beta) and of chord (alpha)."""
+    """The slope called `kind`; share: beta of "mixed" or alpha of "chord"."""
     if kind == "mixed":
         return partial(mixed, beta=share)
     if kind == "chord":
@@ -54,7 +54,7 @@ def chord(net, z: Tensor, r: Tensor, t: Tensor, cond, n_eq: int, along: Tensor, 
 
 @torch.no_grad()
 def split(net, z: Tensor, r: Tensor, t: Tensor, cond, n_eq: int, along: Tensor) -> Tensor:
-    """Interval splitting (SplitMeanFlow, arXiv 2507.16884): the displacement over [r, t] is that of its two parts.
+    """Interval splitting (SplitMeanFlow, arXiv 2507.16884): the displacement over [r, t] is the sum of its parts.
 
     h u(z_t, r, t) = (t - s) u(z_t, s, t) + (s - r) u(z_s, r, s) gives u its target; v_cond is not used where r < t,
     and cancels. s is spread evenly between r and t over the rows of the batch (the paper draws it uniformly).

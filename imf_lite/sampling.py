@@ -112,7 +112,7 @@ def generate(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """n samples (n, ...) and their labels (n,), in turn 0, 1, 2, ... or `classes`; None for unconditional networks.
 
-    Noise depends on the seed and the batch's place alone, so the same seed gives every network the same.
+    Noise depends only on the seed and the batch's position, so the same seed gives every network the same noise.
     """
     parts = list(blocks(net, n, steps, seed, sampler, batch, omega, interval, classes))
     x, y = zip(*parts, strict=True)
@@ -126,7 +126,7 @@ def blocks(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:  # fmt: skip
     """What `generate` makes, batch by batch; `which` of the batches, e.g. every second one on each of two ranks.
 
-    each: noise of every sample's own, from its index and on the CPU, so that neither batch nor device matter; it
+    each: draw every sample's noise by its own index, on the CPU, so that neither batch nor device matters; this
     takes 0.1 ms per sample.
     """
     if n < 1:

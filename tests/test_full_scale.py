@@ -95,7 +95,7 @@ def test_a_run_that_leaves_its_band_is_told_so_once(tmp_path, monkeypatch):
 
     assert told(1.5) == []
     (message,) = told(3.0)
-    assert message == "updates 1 to 100 are not as they were elsewhere: raw_u_neq is 3, elsewhere it was 1 to 2."
+    assert message == "updates 1 to 100 leave the band: raw_u_neq is 3, expected 1 to 2; check the set-up."
 
 
 def test_a_band_is_written_and_a_run_stays_in_it(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def check(namespace: dict) -> None:
 
 
 def fit(name: str, value: object, default: object) -> object:
-    """A value in the type of the default. Raises ValueError where it has none."""
+    """The value converted to the default's type. Raises ValueError where it cannot be."""
     kind = type(default)
     if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value

@@ -18,7 +18,7 @@ CLASSES = ("n01440764", "n02123045", "n03445777", "n07753592")  # tench, tabby, 
 
 
 def picture(kind: int, g: np.random.Generator) -> Image.Image:
-    """A shape of a class's own in colours and a size drawn by g: disc, stripes, checks or a shade."""
+    """A picture of one class (disc, stripes, checks or a gradient), its colours and size drawn from g."""
     height, width = g.integers(260, 420, 2)
     y, x = np.mgrid[:height, :width] / min(height, width)
     a, b = g.uniform(0.3, 0.7, 2), g.uniform(4, 9)
@@ -62,10 +62,10 @@ def save_vae(folder: Path) -> Path:
 
 
 def main(out: Path = Path("runs/rehearsal")) -> None:
-    """Write both.
+    """Write the images and the autoencoder.
 
     Args:
-        out: folder of them.
+        out: the folder to write to.
     """
     print(write_images(out / "imagenet"), save_vae(out / "sd-vae"))
 

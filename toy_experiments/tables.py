@@ -25,7 +25,7 @@ def read_table(path: Path) -> list[dict]:
 
 
 def excess(row: dict, column: str = "fid") -> float:
-    """FID minus what as many real images score.
+    """FID minus what equally many real images score.
 
     FID's bias falls with the number of samples n, and the floor has the same bias: their difference
     hardly depends on n, their ratio does.

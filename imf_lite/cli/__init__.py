@@ -1,7 +1,7 @@
 """The imf-lite command: prepare, train, sample, evaluate, search, export, compare, recipes, weights.
 
-A file holds the command's options, a dataclass, and the function that does the work and imports what it needs
-only then, so that help and usage errors come at once. May import: everything.
+Each file holds a command's options (a dataclass) and the function that does its work. That function imports what
+it needs only when it is called, so that help and usage errors appear at once. May import: everything.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ USAGE, FAILED = 2, 1
 
 
 def main() -> None:
-    """Parse the arguments and run the command. Whatever goes wrong is one line, which says what and how to go on."""
+    """Parse the arguments and run the command. An error is one line that says what went wrong and what to do."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ω shows a question mark
@@ -98,7 +98,7 @@ def plainly(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def one_line(box: str) -> str:
-    """tyro's box, which says what was wrong, what was perhaps meant, and a help text: its first two parts."""
+    """The first two parts of tyro's box: what was wrong and what was perhaps meant, without the help text."""
     lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]  # the first is its title
     parts = re.split(r"(?m)^[-─]+$", "\n".join(lines))
     message, *others = (" ".join(part.split()) for part in parts if part.strip())
@@ -107,7 +107,7 @@ def one_line(box: str) -> str:
 
 
 def fail(error: Exception) -> NoReturn:
-    """End with one line about an error: what our own checks say, or for all else where the traceback is kept."""
+    """End with one line about an error: the message of our own checks, or else where the traceback was saved."""
     from ..system import distributed
     from ..system.files import DamagedFileError
     from ..system.signals import EXIT_CODE
@@ -122,7 +122,7 @@ def fail(error: Exception) -> NoReturn:
         sys.exit(FAILED)
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
         reason = " ".join(str(error).split())[:200]
-        message = f"memory does not suffice ({reason}): lower the batch, more parts, or a smaller network."
+        message = f"memory does not suffice ({reason}): use a smaller batch, more parts or a smaller network."
     elif isinstance(error, (ValueError, OSError, DamagedFileError, NonFiniteError, StoppedError)):
         message = " ".join(str(error).split())
     else:

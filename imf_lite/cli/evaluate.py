@@ -29,11 +29,11 @@ class Evaluate(MeasureOptions):
     omega: float | None = None
     """guidance scale, at least 1, of a guided network; default 1"""
     interval: tuple[float, float] | None = None
-    """the times in which it acts; default 0 1"""
+    """times between which guidance acts; default 0 1"""
     n: int | None = None
-    """samples to draw, equally many of each class; default 1000, against a reference 50000"""
+    """samples to draw, equally many of each class; default 1000, or 50000 against a reference"""
     seed: int = 0
-    """of the noise"""
+    """seed of the noise"""
     extractor: str | None = None
     """digits, fashion, or one of torch-fidelity such as inception-v3-compat; default: the data's own"""
     out: Path | None = None

@@ -12,7 +12,7 @@ from .options import NetworkOptions, latent_space, load_network
 class Export(NetworkOptions):
     """Write one evaluation of u as ONNX, for use without Python; with an autoencoder, its decoder, too.
 
-    Makes ONNX/u.onnx and, for latents, ONNX/decoder.onnx, each beside a JSON of what goes in and out. Both are compared
+    Makes ONNX/u.onnx and, for latents, ONNX/decoder.onnx, each with a JSON of inputs and outputs. Both are compared
     with PyTorch. Needs `pip install 'imf-lite[export]'`.
     """
 

@@ -23,16 +23,16 @@ class NetworkOptions:
     run: Path | None = None
     """folder of a trained run"""
     weights: str | None = None
-    """or: a released file (iMF-XL-2.pth), a folder of save_pretrained, or either's Hub name"""
+    """or: a released file (iMF-XL-2.pth), a folder that save_pretrained wrote, either's Hub name, or a shipped name"""
     ema: int = 0
-    """which of a run's averages, where its recipe has more_emas"""
+    """which of a run's averages to use, if its recipe has more_emas; 0: the first"""
     size: int | None = None
-    """side of what a released network makes; default: 32, of the latents of 256 x 256 images"""
+    """side of a released network's samples; default: 32, for the latents of 256 x 256 images"""
     vae: str | None = None
     """autoencoder of latents, e.g. stabilityai/sd-vae-ft-mse, or a folder; default: the one that the network's data
     was prepared with"""
     latents: Literal["imf", "mf"] = "imf"
-    """whose normalisation of latents a released network learnt; others say it themselves"""
+    """normalisation of the latents that a released network learnt; other networks store theirs"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,13 @@ class MeasureOptions(NetworkOptions):
     extractor_weights: str | None = None
     """file of the extractor's weights; default: torch-fidelity downloads it"""
     precision: Precision = "fp32"
-    """of float32 matrix products; tf32 concerns CUDA; part of the result"""
+    """precision of float32 matrix products (tf32 affects CUDA only); recorded with the result"""
     device: str | None = None
     """cuda, mps or cpu; default: the best there is"""
 
 
 class UsageError(ValueError):
-    """A command that cannot be what was meant."""
+    """A command whose options are invalid or have no effect."""
 
 
 def check_counts(options: object, **least: int) -> None:
@@ -86,7 +86,7 @@ def check_ignored(options: NetworkOptions) -> None:
     if options.ema and options.run is None:
         raise UsageError("--ema chooses among a run's averages: it goes with --run.")
     if not released and (options.size is not None or options.latents != "imf"):
-        raise UsageError("--size and --latents are for the authors' released files: other networks say it themselves.")
+        raise UsageError("--size and --latents are for the authors' released files: leave them out for other networks.")
 
 
 def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, dict]:
@@ -112,7 +112,10 @@ def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, 
 def usable(net: Network) -> Network:
     """The network. Raises ValueError where its weights are not all finite."""
     if bad := [name for name, p in net.named_parameters() if not p.isfinite().all()]:
-        raise ValueError(f"{len(bad)} tensors of weights, such as {bad[0]}, hold numbers that are not finite: damaged.")
+        raise ValueError(
+            f"{len(bad)} tensors of weights, such as {bad[0]}, hold numbers that are not finite: damaged. Train again, "
+            "or fetch the file again."
+        )
     return net
 
 
@@ -153,7 +156,7 @@ def sampler(options: NetworkOptions) -> Callable:
 
 
 def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents | None:
-    """The latents that a network makes; None: pixels. Raises ValueError for an autoencoder of pixels."""
+    """The latents that a network makes; None: pixels, for which an autoencoder raises ValueError."""
     from ..data import normalisation
 
     if described := notes.get("latents"):
@@ -175,7 +178,7 @@ def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
     if space is None:
         return to_uint8
     if not space.vae:
-        raise ValueError("this network makes latents: say which autoencoder they are of, --vae FOLDER.")
+        raise ValueError("this network makes latents: name the autoencoder that decodes them with --vae FOLDER.")
     return partial(space.images, vae=space.autoencoder().to(next(net.parameters()).device))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Encode a data set's images by an autoencoder, once; again, it resumes. Under torchrun, on all GPUs."""
+    """Encode a data set's images with an autoencoder, once. Run again, it resumes. Under torchrun it uses all GPUs."""
 
     source: tyro.conf.Positional[str]
     """fashion (torchvision's download or Debian's package); a folder with CLASS/*.jpg, or with train/CLASS/*.jpg and,
@@ -36,7 +36,7 @@ class Prepare:
     size: int = 256
     """side to which a folder's images are cropped"""
     extractor: str | None = None
-    """keep features and their statistics too, by digits, fashion or one of torch-fidelity"""
+    """also keep features and their statistics, by this extractor: digits, fashion or one of torch-fidelity's"""
     extractor_weights: str | None = None
     """file of that extractor's weights; default: torch-fidelity downloads it"""
     batch: int = 64
@@ -107,7 +107,7 @@ def encode(
         )  # fmt: skip
         show_progress(steps, split, ranks.first)
         if ranks.first and (empty := preparation.classes_without_images(out / split)):
-            print(f"warning: no image could be read of {', '.join(empty)}: the networks will know nothing of it.")
+            print(f"warning: no image could be read of {', '.join(empty)}: no network can learn what has no images.")
 
 
 def name_classes(classes: list[str], most: int = 12) -> str:

@@ -21,7 +21,7 @@ from .options import (
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(NetworkOptions):
-    """Draw samples of a run or of trained weights, one class a column: a PNG, or latents as .npy without a VAE."""
+    """Draw samples of a run or of trained weights, one class per column: a PNG, or latents as .npy without a VAE."""
 
     out: Path | None = None
     """the file; default: named after the request, in RUN/samples or samples"""
@@ -30,13 +30,13 @@ class Sample(NetworkOptions):
     omega: float | None = None
     """guidance scale, at least 1, of a guided network; default 1"""
     interval: tuple[float, float] | None = None
-    """the times in which it acts; default 0 1"""
+    """times between which guidance acts; default 0 1"""
     classes: tuple[str, ...] | None = None
     """the columns, by number or name; default: the first ten classes"""
     rows: int = 10
     """samples of each class"""
     seed: int = 0
-    """of the noise"""
+    """seed of the noise"""
     device: str | None = None
     """cuda, mps or cpu; default: the best there is"""
 

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Search(MeasureOptions):
-    """Try guidance scales and intervals on few samples, of another seed than `evaluate` reports; writes search.csv.
+    """Try guidance scales and intervals on few samples, with another seed than `evaluate` uses; writes search.csv.
 
-    The same command again goes on where it stopped. Choosing by FID alone misleads: large scales can lower it at the
-    cost of diversity (arXiv 2603.14186), so precision and recall stand beside it where the features of the real images
-    are at hand.
+    Running the same command again continues where it stopped. Choosing by FID alone misleads: large scales can lower
+    it at the cost of diversity (arXiv 2603.14186), so precision and recall stand beside it where the features of the
+    real images are at hand.
     """
 
     omegas: tuple[float, ...] = (1, 2, 4, 6, 8)
@@ -42,7 +42,7 @@ class Search(MeasureOptions):
     n: int = 5000
     """samples for each"""
     seed: int = 1
-    """of the noise"""
+    """seed of the noise"""
     extractor: str = "inception-v3-compat"
     """as for `evaluate`"""
     out: Path | None = None

@@ -1,4 +1,4 @@
-"""imf-lite compare, recipes, weights: what runs came to, and what there is."""
+"""imf-lite compare, recipes, weights: compare runs; list the recipes and the shipped networks."""
 
 from __future__ import annotations
 

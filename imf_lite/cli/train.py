@@ -39,20 +39,20 @@ class FIDOptions:
     omega: float = 7.5
     """guidance scale, of guided networks"""
     interval: tuple[float, float] = (0.4, 0.65)
-    """in which it acts"""
+    """times between which guidance acts"""
     reference: str | None = None
-    """as for evaluate"""
+    """statistics of real images, as --reference of evaluate"""
     extractor: str = "inception-v3-compat"
-    """as for evaluate"""
+    """feature extractor, as --extractor of evaluate"""
     extractor_weights: str | None = None
-    """as for evaluate"""
+    """file of its weights, as --extractor-weights of evaluate"""
     batch: int = 250
     """samples made at once"""
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe; the same command again resumes. Under torchrun, on all GPUs."""
+    """Train a recipe. Running the same command again resumes it. Under torchrun it uses all GPUs."""
 
     recipe: Annotated[AnyRecipe, tyro.conf.arg(name="")]
     """which run; `imf-lite train digits_imf --help` lists the fields that can be changed"""
@@ -61,9 +61,9 @@ class Train:
     device: str | None = None
     """cuda, mps or cpu; default: the best there is"""
     compile: bool = False
-    """torch.compile the loss: minutes once, then faster; for long runs"""
+    """torch.compile the loss: takes minutes once, then updates are faster; for long runs"""
     init: str | None = None
-    """begin with trained weights: the folder of a run, or what --weights takes; what they do not have begins anew"""
+    """begin with trained weights: a run's folder, or what --weights takes; missing tensors keep their initial values"""
     on_non_finite: Literal["stop", "skip"] = "stop"
     """at a gradient that is not finite: stop before the update, or leave the update out (at most ten in a row)"""
     verify: bool = False
@@ -72,7 +72,7 @@ class Train:
     """updates between two measurements of one-step FID, kept in OUT/fid.jsonl (a multiple of save-every; the last
     checkpoint is measured, too); 0: none"""
     fid: FIDOptions = FIDOptions()
-    """how it is measured"""
+    """how FID is measured"""
 
 
 def train(options: Train) -> None:
@@ -85,8 +85,8 @@ def train(options: Train) -> None:
     out = options.out or Path("runs") / f"{recipe.name}-seed{recipe.seed}"
     if options.fid_every < 0 or options.fid_every % recipe.save_every or options.fid_every % recipe.log_every:
         raise ValueError(
-            f"fid_every = {options.fid_every}: FID is that of a checkpoint, written every {recipe.save_every} updates, "
-            f"and measured at a record, every {recipe.log_every}: choose a multiple of both."
+            f"fid_every = {options.fid_every}: FID is measured where a checkpoint (every {recipe.save_every} updates) "
+            f"and a record (every {recipe.log_every}) are written: choose a multiple of both."
         )
     if not options.fid_every and options.fid != FIDOptions():
         raise ValueError("--fid.* says how FID is measured while training: say how often, too, by --fid-every.")
@@ -162,7 +162,11 @@ def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks,
     say(f"{recipe.name} on {count}{pick_device(device)}: {recipe.steps} updates of {recipe.batch} samples, in {out}")
     watch = bands.Watch(recipe)
     if watch.band or bands.exists(recipe):
-        say("its first updates are compared with its band" if watch.band else "the recipe is changed: no band for it")
+        say(
+            "its first updates are compared with its band"
+            if watch.band
+            else "the recipe was changed: it has no band to compare with"
+        )
     board = None
     with Progress(recipe.steps, "update") as progress:
         progress.start_at(checkpoint.step_of(out / "checkpoints"))
@@ -213,7 +217,7 @@ def measure_newest(out: Path, last: int, every: int, options: FIDOptions, device
 
 
 def of_protocol(options: FIDOptions) -> str:
-    """A short name of all that decides a FID besides the network: two protocols are never taken for each other."""
+    """A short digest of all that decides an FID besides the network, so that two protocols are never confused."""
     from ..system.files import sha256, short
 
     contents = {}

@@ -26,5 +26,5 @@ def load_vae(name: str | Path):
     except OSError as error:
         raise ValueError(
             f"no autoencoder at {str(name)!r}: it is neither a folder with config.json and weights, nor can it be "
-            f"fetched. With network: `hf download {name} --local-dir sd-vae`; then give that folder."
+            f"fetched. Run `hf download {name} --local-dir sd-vae` where there is a network, then give that folder."
         ) from error

@@ -88,7 +88,7 @@ def verify(folder: str | Path) -> None:
     meta = read_json(folder / "meta.json", " and prepare the folder again", ("sha256",))
     if wrong := [name for name, sha in meta["sha256"].items() if sha256(folder / name) != sha]:
         raise ValueError(
-            f"{folder}: {', '.join(wrong)} changed since they were written: delete the folder, prepare again."
+            f"{folder}: {', '.join(wrong)} changed since they were written: delete the folder and prepare it again."
         )
 
 

@@ -1,4 +1,4 @@
-"""1,797 real handwritten digits, 8 x 8, from inside scikit-learn (UCI optical digits): no download.
+"""1,797 real handwritten digits, 8 x 8, shipped with scikit-learn (UCI optical digits): no download.
 
 Scanned forms of 43 people; the split is random, so both sides hold digits by the same hands.
 """

@@ -30,7 +30,7 @@ class Latents:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     vae_sha256: str = ""
-    """of the autoencoder's weights, where they are known: images are decoded by no other"""
+    """SHA-256 of the autoencoder's weights, if known; `autoencoder` refuses any other"""
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Raw latents as a network sees them."""
@@ -45,8 +45,8 @@ class Latents:
         vae = load_vae(self.vae)
         if self.vae_sha256 and digest(vae.state_dict()) != self.vae_sha256:
             raise ValueError(
-                f"the autoencoder {self.vae} is not the one that these latents were made by (other weights): bring it "
-                "back, or name another on purpose with --vae."
+                f"the autoencoder {self.vae} is not the one that these latents were made by (other weights): restore "
+                "it, or choose another deliberately with --vae."
             )
         return vae
 
@@ -60,7 +60,7 @@ class Latents:
 def latent_space(
     normalisation: Normalisation, vae: str, fitted: dict[str, list[float]] | None = None, sha256: str = "",
 ) -> Latents:  # fmt: skip
-    """The latents of an autoencoder under a normalisation by name. Raises ValueError where it cannot be meant."""
+    """The latents of an autoencoder under a normalisation by name. Raises ValueError if it does not fit."""
     if normalisation == "fitted" and fitted is None:
         raise ValueError("a fitted normalisation comes from prepared data: choose 'imf' or 'mf' here.")
     if normalisation not in ("fitted", *CONSTANTS):
@@ -77,7 +77,7 @@ def latent_space(
             for name, constants in zip(("mean", "std"), CONSTANTS["imf"], strict=True)
         )
         warnings.warn(
-            f"normalisation {normalisation!r} is made for sd-vae-ft-mse on ImageNet, but these latents are others "
+            f"normalisation {normalisation!r} is made for sd-vae-ft-mse on ImageNet, but these latents differ "
             f"({numbers}): choose 'fitted'.",
             stacklevel=3,
         )

@@ -119,7 +119,7 @@ class Writer:
             file.close()
 
     def write(self, first: int, arrays: dict[str, np.ndarray]) -> None:
-        """Rows from `first` on."""
+        """Write rows, the first of them at index `first`."""
         try:
             for name, array in arrays.items():
                 raw = np.ascontiguousarray(array).tobytes()
@@ -132,7 +132,7 @@ class Writer:
             ) from error
 
     def sync(self) -> None:
-        """Bring all rows to the disk."""
+        """Flush all rows to the disk."""
         for file in self.files.values():
             os.fsync(file.fileno())
 
@@ -170,12 +170,12 @@ def begin(out: Path, header: dict) -> tuple[int | None, list]:
 
 
 def write_state(out: Path, header: dict, read: int, corrupt: list) -> None:
-    """Note how far the cache is."""
+    """Record how many images have been read, and which of them could not be."""
     write_text(out / "state.json", json.dumps({"about": header, "read": read, "corrupt": corrupt}))
 
 
 def finish(out: Path, header: dict, corrupt: list) -> None:
-    """Statistics, checksums, then meta.json, which makes the cache valid."""
+    """Write statistics and checksums, then meta.json, which makes the cache valid."""
     split = {name: open_array(out, name, header) for name in header["arrays"]}
     rows = np.flatnonzero(split["labels.i64"] >= 0)
     if not len(rows):

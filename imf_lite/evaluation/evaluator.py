@@ -97,7 +97,7 @@ class Evaluator:
         return result
 
     def classifier_agreement(self, images: Tensor, y: Tensor | None) -> dict[str, float | None]:
-        """What the classifier says of the classes asked for, if there is one: how often it agrees, and how surely."""
+        """Share of images classified as the class asked for, and that class's mean log-probability; None if unknown."""
         if self.classifier is None or y is None:
             return {"agreement": None, "log_prob": None}
         log_p = torch.cat([self.classifier(part)[1].log_softmax(1) for part in images.split(500)])
@@ -127,14 +127,14 @@ class StoredEvaluator(Evaluator):
     ):  # fmt: skip
         self.images, self.extractor, self.weights, self.device = images, extractor, weights, device
         if not (Path(folder) / "reference.safetensors").exists():
-            raise ValueError(f"{folder} holds no reference.safetensors: it ships with the package, or `make fashion`.")
+            raise ValueError(f"{folder} holds no reference.safetensors: reinstall the package, or `make fashion`.")
         tensors, _ = read_tensors(Path(folder) / "reference.safetensors")
         stored = read_json(Path(folder) / "floors.json", keys=("about", "floors"))
         self.real, self.floors = from_features(tensors["features"].float(), stored["about"]), stored["floors"]
         self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
 
     def floor(self, n: int, draws: int = 10) -> dict[str, float]:
-        """What n real images score, as it was measured, always by 10 draws. Raises ValueError where it was not."""
+        """What n real images score, as stored, always by 10 draws. Raises ValueError for an n that was not measured."""
         if str(n) not in self.floors:
             raise ValueError(f"what real images score was measured for n = {', '.join(self.floors)}, not {n}.")
         return self.floors[str(n)]

@@ -76,8 +76,8 @@ def load_extractor(extractor: str, weights: str | None, device: str):
         )
     except OSError as error:
         raise ValueError(
-            f"the weights of {extractor} cannot be had ({error}): fetch {URL_INCEPTION_V3} (or, for another extractor, "
-            "what torch-fidelity's documentation names), and pass its path as --extractor-weights."
+            f"the weights of {extractor} cannot be loaded ({error}): fetch {URL_INCEPTION_V3} (or, for another "
+            "extractor, what torch-fidelity's documentation names), and pass its path as --extractor-weights."
         ) from error
     return net.to(device)
 
@@ -89,7 +89,7 @@ def check_weights(path: str) -> None:
     except FileNotFoundError as error:
         raise ValueError(f"there is no file of extractor weights at {path}: fetch {URL_INCEPTION_V3}.") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"{path} is no file of an extractor's weights: it must map names to tensors.")
+        raise ValueError(f"{path} is not a file of extractor weights: it must map names to tensors.")
 
 
 def check_clip(extractor: str, weights: str | None) -> None:
@@ -116,7 +116,7 @@ def inception_file() -> str:
             torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=digits, progress=False)
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"the weights of Inception cannot be had ({error}): fetch {URL_INCEPTION_V3}, and pass its path as "
+                f"the weights of Inception cannot be fetched ({error}): fetch {URL_INCEPTION_V3}, and pass its path as "
                 "--extractor-weights."
             ) from error
     if not sha256(path).startswith(digits):
@@ -154,7 +154,7 @@ class ClassifierExtractor(FeatureExtractorBase):
 
 
 class StandIn(ClassifierExtractor):
-    """A fixed random CNN in the place of Inception, for rehearsals: its FIDs compare a pipeline with itself alone."""
+    """A fixed random CNN in place of Inception, for rehearsals; its FIDs compare only with each other."""
 
     def __init__(self, name: str, features_list: list[str], **kwargs):
         FeatureExtractorBase.__init__(self, name, features_list)

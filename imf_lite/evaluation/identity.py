@@ -1,4 +1,4 @@
-"""What decides a number: everything that a score depends on, and a short name made of it.
+"""The identity of a score: everything that it depends on, from which its short name is made.
 
 `evaluate` writes it into the result and into its file's name, `search` beside every row of its table, so that the
 scores of two networks, references or protocols are never taken for each other.
@@ -28,7 +28,7 @@ def identity(
     net: Network, space: Latents | None, extractor: str, extractor_weights: str | None, real: Reference | str,
     precision: Precision, **protocol: object,
 ) -> dict[str, object]:  # fmt: skip
-    """By name, all that decides a score, as JSON: contents as SHA-256, not where they lie.
+    """Everything that decides a score, by name, as JSON; contents by their SHA-256, not by their paths.
 
     space: the latents that the network makes. real: what samples are compared with. protocol: n, nfe, seed, sampler
     and, for one score, omega and interval.

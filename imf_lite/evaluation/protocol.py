@@ -1,6 +1,6 @@
-"""FID and Inception Score at any scale: samples in batches, shared out over ranks, reduced to features at once.
+"""FID and Inception Score at any scale: samples are drawn in batches on all ranks, and only features are kept.
 
-The result depends neither on the number of ranks nor on the batch: every sample has noise of its own index.
+The result depends neither on the number of ranks nor on the batch: every sample's noise is seeded by its index.
 """
 
 from __future__ import annotations
@@ -85,16 +85,16 @@ def check_finite(x: Tensor) -> None:
 
 
 def check_score(fid: float | None) -> None:
-    """Raise ValueError for a Fréchet distance that is no number: nothing is stored of it."""
+    """Raise ValueError for a Fréchet distance that is not finite, so that it is never stored."""
     if fid is None or not math.isfinite(fid):
         raise ValueError(f"the FID is {fid}: samples, features or reference statistics are degenerate; not stored.")
 
 
 def bias_warning(n: int, features: int) -> str | None:
-    """What to say of so few samples, or None."""
+    """A warning if there are fewer samples than features, else None."""
     if n >= features:
         return None
     return (
         f"n = {n} is below the {features} features: the covariance is singular and the FID biased upwards; compare it "
-        "with FIDs of the same n alone."
+        "only with FIDs of the same n."
     )

@@ -36,8 +36,8 @@ def from_features(features: Tensor, description: str) -> Reference:
 def from_file(path: str | Path) -> Reference:
     """A reference from statistics as they are published.
 
-    Read are .npz files with mu and sigma (ADM's, whose images are left alone) or ref_mu and ref_sigma, and the .pt
-    files of torch-fidelity's cache: statistics, or features. Nothing in a file is executed.
+    It may be an .npz file with mu and sigma (ADM's, whose images are not loaded) or ref_mu and ref_sigma, or a .pt
+    file of torch-fidelity's cache, with statistics or features. Nothing in a file is executed.
     Raises ValueError for anything else, for shapes that do not fit each other, and for numbers that are not finite.
     """
     path = Path(path)
@@ -110,12 +110,12 @@ def load_reference(path: str | Path, extractor: str) -> Reference:
     if path.is_dir():
         made_by = read_json(path / "meta.json", keys=("about",))["about"]["extractor"]
         if made_by != extractor:
-            raise ValueError(f"{file} holds features of {made_by}; samples would be seen by {extractor}: choose one.")
+            raise ValueError(f"{file} was made with extractor {made_by}, samples would use {extractor}: use the same.")
     return from_file(file)._replace(description=str(file), features=stored_features(path) if path.is_dir() else None)
 
 
 def stored_features(folder: Path, most: int = 10_000) -> Tensor | None:
-    """Features of at most so many images of a prepared split, for precision and recall, always the same ones."""
+    """Features of at most `most` images of a prepared split, always the same ones, for precision and recall."""
     header = read_json(folder / "meta.json", keys=("about",))["about"]
     if "features.f32" not in header["arrays"]:
         return None
@@ -128,6 +128,6 @@ def check_reference(real: Reference, features: int, extractor: str) -> None:
     """Raise ValueError for statistics of another number of features than the extractor's."""
     if (length := len(real.statistics["mu"])) != features:
         raise ValueError(
-            f"{real.description} holds statistics of {length} features; {extractor} gives {features}: they are of "
-            "another extractor."
+            f"{real.description} holds statistics of {length} features; {extractor} gives {features}: use the "
+            "extractor that they were made with."
         )

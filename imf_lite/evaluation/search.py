@@ -9,9 +9,11 @@ from ..sampling import Interval, check_numbers
 
 
 def check_settings(omegas: Sequence[float], intervals: Sequence[Interval]) -> None:
-    """Raise ValueError for a scale or an interval that cannot be, all of them before the first is measured."""
+    """Raise ValueError for an invalid scale or interval; all are checked before the first is measured."""
     if not omegas or not intervals:
-        raise ValueError("nothing to try: give scales, and beginnings of the interval before its ends.")
+        raise ValueError(
+            "nothing to try: give at least one scale, and one interval whose beginning lies before its end."
+        )
     for omega, interval in itertools.product(omegas, intervals):
         check_numbers(omega, interval)
 
@@ -19,7 +21,7 @@ def check_settings(omegas: Sequence[float], intervals: Sequence[Interval]) -> No
 def search(
     measure: Callable[..., dict | None], omegas: Sequence[float], intervals: Sequence[Interval], known: Sequence = (),
 ) -> Iterator[list[dict]]:  # fmt: skip
-    """Scores over guidance scales and intervals, after each that was tried: rows omega, t_min, t_max, fid,
+    """Try guidance scales and intervals; after each, yield all rows so far: omega, t_min, t_max, fid,
     inception_score, precision, recall (None without features of the real images), best first.
 
     measure(omega=, interval=) is `evaluate` with all else fixed; on ranks but the first it gives None, and the rows

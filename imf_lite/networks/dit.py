@@ -14,7 +14,7 @@ from .layers import Block, FinalLayer, Patches, rope_table, sincos_positions
 
 
 def without_branch(name: str, shared: int) -> str:
-    """The name of a u-path's tensor in the network without v-branch: u_heads count on from the shared blocks."""
+    """The name of a u-path's tensor without the v-branch: u_heads continue the numbering of shared_blocks."""
     return re.sub(r"^u_heads\.(\d+)", lambda match: f"shared_blocks.{shared + int(match[1])}", name)
 
 
@@ -62,7 +62,7 @@ class DiT(Network):
             self.v_heads, self.v_final_layer = blocks(config.v_depth), FinalLayer(D, out)
 
     def tokens(self, count: int, width: int) -> nn.Parameter:
-        """Learned tokens of one condition, N(0, 1 / width); counts them as prefix."""
+        """Learnt tokens of one condition, N(0, 1 / width); counts them as prefix."""
         self.prefix += count
         return nn.Parameter(torch.randn(count, width) * width**-0.5)
 
@@ -82,7 +82,7 @@ class DiT(Network):
         return self.branch(x, rope, self.v_heads, self.v_final_layer)
 
     def condition_tokens(self, h: Tensor, cond) -> dict[str, Tensor]:
-        """By condition, its learned tokens plus its embedding, (B, count, D): class, omega, t_min, t_max, h."""
+        """By condition, its learnt tokens plus its embedding, (B, count, D): class, omega, t_min, t_max, h."""
         groups = {}
         if cond.y is not None:
             groups["class"] = self.class_tokens, self.y_embedder(cond.y)

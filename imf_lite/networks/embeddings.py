@@ -41,7 +41,7 @@ class ScalarEmbedding(nn.Module):
 class SummedEmbedding(nn.Module):
     """All conditions as one vector: emb(t) + emb(t - r) + emb(y), and, if guided, + emb(1 - 1/omega) + ...
 
-    MF sums t, t - r and y; iMF's ablation adds omega, t_min and t_max (METHOD of both: DiT's embedders).
+    MF sums t, t - r and y; iMF's ablation adds omega, t_min and t_max (both with DiT's embedders).
     """
 
     def __init__(

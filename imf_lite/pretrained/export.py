@@ -1,6 +1,6 @@
 """Networks as ONNX, to be run where there is no Python: one evaluation of u, and the autoencoder's decoder.
 
-Files stand beside a JSON that says what goes in and out. Needs the `export` extra (onnx, onnxscript, onnxruntime).
+Each file comes with a JSON of its inputs and outputs. Needs the `export` extra (onnx, onnxscript, onnxruntime).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def export_u(net: Network, path: str | Path, half: bool = False, notes: dict | N
 
 
 def export_decoder(latents: Latents, shape: tuple[int, ...], path: str | Path, half: bool = False) -> dict:
-    """Write an autoencoder's decoder, normalisation undone inside, as ONNX with a JSON; as `export_u`."""
+    """Write an autoencoder's decoder, which also undoes the normalisation, as ONNX with a JSON, like `export_u`."""
     z = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
     description = {
         "kind": "decoder",
@@ -107,7 +107,7 @@ def export_decoder(latents: Latents, shape: tuple[int, ...], path: str | Path, h
 
 @torch.no_grad()
 def write(module: nn.Module, given: dict[str, Tensor], output: str, path: Path, half: bool, description: dict) -> dict:
-    """Trace, compare with PyTorch, and only then store and describe."""
+    """Trace a module, compare it with PyTorch and, if they agree, write the ONNX file and its JSON."""
     try:
         import onnx
         import onnxruntime

@@ -1,4 +1,4 @@
-"""What loading a network takes, whoever wrote the file: find it, check every tensor, build."""
+"""Loading a network, whoever wrote the file: find the file, check every tensor, build the network."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def find(name: str | Path, file: str) -> Path:
         return Path(hf_hub_download(str(name), file))
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
         raise ValueError(
-            f"{name}/{file} is no file here, and cannot be fetched from the Hub ({type(error).__name__}). With "
-            f"network: `hf download {name} {file}`; then give the path of the file. What ships with the package: "
+            f"{name}/{file} is not a file here, and cannot be fetched from the Hub ({type(error).__name__}). Run "
+            f"`hf download {name} {file}` where there is a network, then give its path. What ships with the package: "
             f"{', '.join(shipped)}."
         ) from error
 

@@ -30,10 +30,10 @@ RENAMED = {
 def from_released(name: str | Path, size: int | None = None) -> Network:
     """A released iMF network by path ("iMF-B-2.pth") or Hub name ("Lyy0725/iMF/iMF-B-2.pth").
 
-    Its configuration is read off the tensors, but for the side of its images or latents, which they do not hold
-    (positions are rotary): `size`, by default 32, as published, where there are four channels. The published files
-    hold the v-branch's final layer without its blocks: of no use, it is checked and left out, and the network has no
-    v-head. A file with the blocks (v_heads) gives a network with a v-head.
+    Its configuration is read off the tensors, except the side of its images or latents, which they do not show, as
+    positions are rotary: give `size` (with four channels, 32 by default, as published). The published files hold
+    the v-branch's final layer without its blocks; the layer is checked and left out, and the network has no v-head.
+    A file with the blocks (v_heads) gives a network with a v-head.
     Raises ValueError listing every unknown, missing or misshapen tensor.
     """
     path = Path(name)

@@ -48,9 +48,9 @@ def from_pretrained(name: str | Path) -> Network:
 
 
 def load(name: str | Path, size: int | None = None) -> Network:
-    """Either kind: a name that ends in .pth is a released file, all else a folder or repository of ours.
+    """Load a network of either kind: a name in .pth is a released file, all else a folder or repository of ours.
 
-    size: side of a released network's latents, see from_released; ours say it themselves.
+    size: side of a released network's latents, see from_released; our own files store it.
     """
     return from_released(name, size) if str(name).endswith(".pth") else from_pretrained(name)
 

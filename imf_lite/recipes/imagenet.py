@@ -10,7 +10,7 @@ from ..configs import PRESETS, DiTConfig, DrawConfig, Fixed, Flexible
 from .recipe import Recipe, override
 
 IMAGES = 1_281_167
-"""in ImageNet's training split"""
+"""images in ImageNet's training split"""
 SIZES = ("b2", "m2", "l2", "xl2")
 MF_GUIDANCE = {
     # B/4 is MF's released configuration, L/2 and XL/2 as reported by ports; M/2's is not published, B/2's is taken
@@ -37,7 +37,7 @@ ABLATION: dict[str, dict[str, Any]] = {
 
 
 def epochs(count: int, batch: int) -> int:
-    """Updates in some epochs of ImageNet, of whole batches."""
+    """Updates in `count` epochs of ImageNet, counting whole batches only."""
     return count * (IMAGES // batch)
 
 
@@ -99,7 +99,7 @@ def imagenet_mf_b4_short() -> Recipe:
 
 
 def imagenet_rehearsal() -> Recipe:
-    """Full scale in miniature: the ImageNet pipeline's every part on a tiny network, in a minute."""
+    """Full scale in miniature: every part of the ImageNet pipeline on a tiny network, in a minute."""
     net = DiTConfig(
         width=32, depth=2, heads=2, patch=8, v_depth=1, guided="interval",
         class_tokens=2, omega_tokens=1, interval_tokens=1, time_tokens=1,

@@ -36,11 +36,11 @@ class Recipe:
     net: NetConfig = field(default_factory=MLPConfig)
     draws: DrawConfig = field(default_factory=DrawConfig)
     guidance: Fixed | Flexible | None = None
-    """fixed: one scale, learnt; flexible: a scale and interval for the asking; None: no guidance"""
+    """fixed: one scale, set for training; flexible: scale and interval are chosen when sampling; None: no guidance"""
     derivative: Derivative = "jvp"
-    """of method mf: what stands for du/dt; all but jvp belong to MF's relatives"""
+    """for method mf: what takes the place of du/dt; all but jvp belong to MF's relatives"""
     derivative_share: float = 0.5
-    """of mixed: how much of the tangent is v_theta; of chord: how much of the interval the difference spans"""
+    """for mixed: the share of v_theta in the tangent; for chord: the share of the interval that the difference spans"""
     normalisation: Normalisation = "imf"
     """how latents are scaled; pixels are taken as they are"""
     p: float = 1.0
@@ -62,17 +62,17 @@ class Recipe:
     warmup: int = 0
     """updates over which the learning rate rises linearly from 0"""
     decay: Literal["constant", "linear"] = "constant"
-    """learning rate besides the warm-up: linear falls from the first update to 0 after the last"""
+    """schedule of the learning rate, besides the warm-up: linear falls from the first update to 0 after the last"""
     ema: float = 0.9999
     """decay of the running mean of the weights, which sampling uses"""
     more_emas: tuple[float, ...] = ()
-    """further decays, kept in the checkpoints"""
+    """decays of further running means of the weights, kept in the checkpoints"""
     parts: int = 1
-    """micro-batches that an update is made of; ranks share them, and what one rank has several of it accumulates"""
+    """micro-batches per update; ranks share them, and a rank with several of them accumulates their gradients"""
     precision: Precision = "fp32"
-    """of matrix products; tf32 concerns CUDA; bf16 the trained and the guidance forwards, the slope stays fp32"""
+    """of matrix products; tf32 affects CUDA only; in bf16 the slope stays fp32, the other forwards are bfloat16"""
     seed: int = 0
-    """of weights, data order and draws"""
+    """seed of the initial weights, data order and draws"""
     keep: int = 2
     """checkpoints kept"""
     log_every: int = 1
@@ -136,7 +136,7 @@ class Recipe:
 
     @staticmethod
     def from_json(text: str) -> Recipe:
-        """Raises ValueError for unknown fields."""
+        """The recipe that to_json wrote. Raises ValueError for unknown fields."""
         values = json.loads(text)
         config = NET_CONFIGS[values["net"]["kind"]]
         values["net"], values["draws"] = override(config(), values["net"]), override(DrawConfig(), values["draws"])
@@ -150,7 +150,7 @@ class Recipe:
 def counterpart(recipe: Recipe, method: Method, guidance: Fixed | None = None) -> Recipe:
     """The same run by another method: same u-path, initial weights, data order and draws.
 
-    Without iMF's loss there is no guidance as an input; a fixed one may take its place.
+    Only iMF's loss takes guidance as an input; for the others, `guidance` may give a fixed scale instead.
     """
     changes: dict[str, Any] = {"method": method, "name": recipe.name.replace(recipe.method, method)}
     if method != "imf":

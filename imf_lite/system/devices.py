@@ -27,7 +27,7 @@ def pick_device(name: torch.device | str | None = None) -> torch.device:
 
 @contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Inside: float32 products in TF32, where the device has it, unless fp32 is asked for. Afterwards: as before."""
+    """Multiply float32 matrices in TF32, where the device can, unless `precision` is fp32; undo this afterwards."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "fp32"

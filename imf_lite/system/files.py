@@ -127,7 +127,7 @@ def read_json_lines(path: Path, keys: Sequence[str] = ("step",)) -> list[dict]:
 
 
 def read_pickled(path: Path) -> Any:
-    """What torch.save wrote, by tensors and plain containers alone: no file runs code.
+    """Load what torch.save wrote, but only tensors and plain containers, so that no file can run code.
 
     Raises FileNotFoundError, or ValueError for a file that is damaged or holds other objects.
     """
@@ -163,7 +163,7 @@ def number(text: str) -> str | int | float | None:
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], digits: int | None = 8) -> None:
     """Rows as CSV, atomically, each with every column that any of them has.
 
-    digits: significant ones of floats; None: all, so that they are read back as they were.
+    digits: significant digits of floats; None: all, so that values are read back unchanged.
     """
     text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -200,7 +200,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Make a finished file visible under its name: first bring it to the disk, then rename it."""
+    """Make a finished file visible under its name: first flush it to the disk, then rename it."""
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -11,7 +11,7 @@ from filelock import SoftFileLock, Timeout
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder`/.lock, by filelock's file that exists while it is held: any file system will do, network ones too.
+    """Hold `folder`/.lock, a file that exists while the lock is held: it works on network file systems, too.
 
     A lock whose process is gone from this machine is taken over. Raises ValueError saying who holds it.
     """

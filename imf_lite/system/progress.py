@@ -38,7 +38,7 @@ class Progress:
         self.done = self.first = self.bar.n = self.bar.initial = done
 
     def to(self, done: int, **details: object) -> None:
-        """So much is done; `details` are shown beside it."""
+        """Report that `done` units are done; `details` are shown beside them."""
         self.bar.total = self.total
         self.bar.update(done - self.done)
         self.done, self.details = done, details
@@ -49,7 +49,7 @@ class Progress:
             self.line()
 
     def add(self, count: int) -> None:
-        """So much more is done."""
+        """Report that `count` more units are done."""
         self.to(self.done + count, **self.details)
 
     def write(self, text: str) -> None:
@@ -69,7 +69,7 @@ class Progress:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """A line of output. Where nobody reads any more (`| head`, a closed terminal) it is lost, and work goes on."""
+    """Print a line. If nobody reads the output any more (`| head`, a closed terminal), work goes on without it."""
     with contextlib.suppress(OSError, ValueError):
         stream = stream or sys.stdout
         stream.write(f"{text}\n")

@@ -15,7 +15,7 @@ EXIT_CODE = 75
 
 
 class StopRequest:
-    """Whether somebody asked to stop, and by which signal. Called, it says whether."""
+    """Whether a stop was requested (call it), and the name of the signal that did."""
 
     name: str | None = None
 

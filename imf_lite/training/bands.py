@@ -1,7 +1,7 @@
 """Bands: expected ranges of loss and gradient norm in a recipe's first updates, to check a run against.
 
 Nobody can afford hundreds of epochs to learn that a set-up is wrong; its first updates say so. A band is
-written by `python -m benchmarks.bands RECIPE`; recipes without one have none yet.
+written by `python -m benchmarks.bands RECIPE`; not every recipe has one yet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MACHINE = ("seed", "parts", "precision", "keep", "save_every", "more_emas")
 
 
 def windows(records: list[dict]) -> dict[str, list[float]]:
-    """Means over whole windows of updates of what is watched; without what the method does not have."""
+    """Means of the WATCHED quantities over whole windows of updates; those that the method lacks are left out."""
     means: dict[str, list[float]] = {}
     last = max((r["step"] for r in records), default=0) // WINDOW
     for name in WATCHED:
@@ -38,7 +38,7 @@ def exists(recipe: Recipe) -> bool:
 
 
 def load(recipe: Recipe) -> dict | None:
-    """The band of a recipe, {"about", "low": {name: [...]}, "high": {...}}; None if it is changed, or has none yet."""
+    """The band of a recipe, {"about", "low": {name: [...]}, "high": {...}}; None if changed or without a band."""
     path = FOLDER / f"{recipe.name}.json"
     if recipe.name not in RECIPES or not path.exists():
         return None
@@ -48,7 +48,7 @@ def load(recipe: Recipe) -> dict | None:
 
 
 class Watch:
-    """A message when a record leaves its recipe's band, once for each quantity; else None."""
+    """Called with every record: a message when a window of updates leaves the band, once per quantity; else None."""
 
     def __init__(self, recipe: Recipe):
         self.band, self.whole = load(recipe), WINDOW // recipe.log_every
@@ -70,9 +70,8 @@ class Watch:
             low, high = (self.band[end][name][window] for end in ("low", "high"))
             if not low <= mean(values) <= high:
                 self.warned.add(name)
-                warnings.append(f"{name} is {mean(values):.4g}, elsewhere it was {low:.4g} to {high:.4g}")
+                warnings.append(f"{name} is {mean(values):.4g}, expected {low:.4g} to {high:.4g}")
         if not warnings:
             return None
-        return (
-            f"updates {window * WINDOW + 1} to {record['step']} are not as they were elsewhere: {'; '.join(warnings)}."
-        )
+        found = "; ".join(warnings)
+        return f"updates {window * WINDOW + 1} to {record['step']} leave the band: {found}; check the set-up."

@@ -97,7 +97,7 @@ class State:
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
             if name not in index:
-                raise CheckpointError(path, f"its optimiser state is of a parameter {name!r}, which is not there")
+                raise CheckpointError(path, f"its optimiser state has a parameter {name!r} that this network lacks")
             moments.setdefault(index[name], {})[kind] = value
         kinds = {frozenset(m) for m in moments.values()}
         if len(moments) != len(index) or len(kinds) != 1 or kinds != {frozenset(expected or next(iter(kinds)))}:
@@ -143,7 +143,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def go_on(path: Path) -> str:
-    """What to go on from without a checkpoint, for an error message."""
+    """What a run resumes from if this checkpoint is deleted, in words for an error message."""
     others = [p.name for p in paths(path.parent) if p != path]
     return f" to go on from {others[-1]}" if others else " to start again"
 
@@ -166,6 +166,6 @@ def number(path: Path) -> int:
 
 
 def paths(folder: Path) -> list[Path]:
-    """All checkpoints of a folder, oldest first; copies and links by other names are none, nor what a kill left."""
+    """All checkpoints of a folder, oldest first; files of other names (copies, leftovers of a kill) do not count."""
     named = (p for p in folder.glob("step-*.safetensors") if p.stem.removeprefix("step-").isdecimal() and p.is_file())
     return sorted(named, key=number)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 START, SPIKE = 50, 3.0
-"""updates that the start of a curve is the mean of; a spike is above so many medians of the last quarter"""
+"""records whose mean is the start of a curve; a spike exceeds this many medians of the last quarter"""
 
 
 @dataclass(frozen=True)

@@ -61,12 +61,16 @@ def train(
 ) -> Iterator[Record]:  # fmt: skip
     """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`, which it locks.
 
-    data: instead of the data set that the recipe names. device: default cuda, else mps, else cpu.
-    slope: what stands for du/dt instead of what the recipe says, for lessons. compile: torch.compile the loss, which
-    takes a minute or two once and pays in long runs (same numbers to rounding). ranks: default: those that torchrun
-    started, or this process alone. init: a trained network whose weights, by name, the run begins with.
-    on_non_finite: at a gradient that is not finite, stop before the update, or leave the update out (at most ten in a
-    row). stop: asked after every update; where it says yes, a checkpoint is written first.
+    Args:
+        data: used instead of the data set that the recipe names.
+        device: default cuda, else mps, else cpu.
+        slope: computes du/dt instead of the recipe's derivative, for lessons.
+        compile: torch.compile the loss: takes a minute or two once, pays in long runs (same numbers to rounding).
+        ranks: default: those that torchrun started, or this process alone.
+        init: a trained network; the run begins with those of its weights that have the same names and shapes.
+        on_non_finite: at a gradient that is not finite, stop, or skip the update (at most ten in a row).
+        stop: asked after every update; if it is true, training stops once a checkpoint is written.
+
     Raises ValueError for a recipe, data or folder that do not fit, CheckpointError for a damaged
     checkpoint, NonFiniteError before an update with a gradient that is not finite, StoppedError after `stop`.
     """
@@ -152,7 +156,7 @@ def run(
                     checkpoint.save(out / "checkpoints", state, recipe.keep)
                 ranks.barrier()
             if asked and state.step < recipe.steps:
-                raise StoppedError(f"stopped after update {state.step}, which is saved: the same command goes on.")
+                raise StoppedError(f"stopped after update {state.step}, which is saved: run the same command again.")
     warn_of_initial_weights(state)
 
 
@@ -172,7 +176,7 @@ def backward(
 
 
 def clip(gradients: list[Tensor], norm: float, largest: float | None) -> None:
-    """Scale gradients of this norm down to the largest one allowed, in place; None: any is."""
+    """Scale gradients of norm `norm` down to norm `largest`, in place, if they exceed it; None: never."""
     if largest is not None and norm > largest:
         torch._foreach_mul_(gradients, largest / norm)
 
@@ -205,7 +209,7 @@ def check_folder(out: Path) -> None:
 
 
 def copy_weights(source: Network, target: Network) -> None:
-    """Begin with a trained network's weights, by the names that the u-path's blocks have with or without a v-branch.
+    """Copy a trained network's weights, matched by names that are the same with and without a v-branch.
 
     What the source does not have keeps its initial values; a warning names it. Raises ValueError where nothing fits.
     """
@@ -217,11 +221,13 @@ def copy_weights(source: Network, target: Network) -> None:
         for name in fits:
             own[name].copy_(theirs[name])
     if left := sorted({name.split(".")[0] for name in own if name not in fits}):
-        warnings.warn(f"init does not have, or not in this shape: {', '.join(left)}; they begin anew.", stacklevel=4)
+        warnings.warn(
+            f"init does not have, or not in this shape: {', '.join(left)}; they start untrained.", stacklevel=4
+        )
 
 
 def common_names(net: Network) -> dict[str, torch.Tensor]:
-    """A network's tensors by names that do not depend on its v-branch: u_heads count on from shared_blocks."""
+    """A network's tensors by names that do not depend on its v-branch: u_heads are numbered after shared_blocks."""
     shared = net.config.depth - (net.config.v_depth or 0)
     return {without_branch(name, shared): tensor for name, tensor in net.state_dict().items()}
 
@@ -258,6 +264,6 @@ def non_finite(out: Path, data: Data, step: int, grad_norm: float, loss: float) 
     verify = "; `--verify` reads the latents again, which may be damaged" if data.latents else ""
     return (
         f"gradient norm {grad_norm} (loss {loss}) at update {step + 1}; stopped before the update. "
-        f"Last good checkpoint: {newest or 'none yet'}. Try a lower lr (a run that stopped so accepts one), a warm-up, "
-        f"--clip, or another seed{verify}."
+        f"Last good checkpoint: {newest or 'none yet'}. Try a lower lr, a warm-up or --clip "
+        f"(this run accepts them when it resumes), or another seed in another folder{verify}."
     )

@@ -25,8 +25,8 @@ from ..system.files import DamagedFileError, digest, read_json, read_json_lines,
 from . import checkpoint
 
 FREE = ("parts", "log_every", "precision", "keep", "save_every", "more_emas")
-"""fields that may change when a run goes on: applied, and noted in run.json; all but steps and lr that are not here
-are refused"""
+"""fields that may change when a run resumes; changes are noted in run.json. Other changes are refused, except to steps
+(at a constant learning rate) and, after a stop, to the fields below"""
 
 
 AFTER_A_STOP = ("lr", "clip", "warmup")
@@ -130,7 +130,9 @@ def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:
             f"{out} has {done} updates already, more than steps = {fields['steps']}: nothing is left to do."
         )
     if stopped and fields["lr"] > stored["lr"]:
-        raise ValueError(f"{out} stopped at a gradient that was not finite: lr = {fields['lr']} is higher than before.")
+        raise ValueError(
+            f"{out} stopped at a gradient that was not finite: lr = {fields['lr']} is higher now: lower it."
+        )
     if refused := [k for k in changed if k not in allowed]:
         differ = ", ".join(f"{k} = {show(stored[k], fields[k])}" for k in refused)
         why = ""
@@ -162,7 +164,7 @@ def recipe_fields(run: dict) -> dict:
 
 
 def show(was: object, now: object) -> str:
-    """Two values of a field, of nested ones only what differs."""
+    """A field's old and new value as text; of nested fields only what differs."""
     if isinstance(was, dict) and isinstance(now, dict):
         parts = {k: (was.get(k), now.get(k)) for k in {**was, **now} if was.get(k) != now.get(k)}
         return ", ".join(f"{k}: {a!r}, not {b!r}" for k, (a, b) in parts.items())
@@ -186,7 +188,7 @@ def read_run(out: str | Path) -> dict:
             raise ValueError(
                 f"{out} holds no run: train first, e.g. `imf-lite train digits_imf --out {out}`."
             ) from error
-        warnings.warn(f"{path} is missing or damaged: what {newest} says of the run is taken.", stacklevel=3)
+        warnings.warn(f"{path} is missing or damaged: what {newest} holds of it is used.", stacklevel=3)
         return kept
 
 

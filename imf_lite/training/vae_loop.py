@@ -3,7 +3,8 @@
     for step, loss in train_vae(images, VAERecipe(), perceptual_net, "runs/vae"):
         ...
 
-The same call again resumes. Latents keep little noise: `kl` is small, they are for a generator, not to be drawn from.
+The same call again resumes. Latents have little noise: `kl` is small, as a generator learns them; they are not sampled
+from a prior.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class VAERecipe:
     kl: float = 3e-4
     """weight of the KL divergence per latent number, against the squared error per pixel"""
     perceptual: float = 0.05
-    """weight of the distance in a classifier's maps (as LPIPS); not that of the FID, which would be judge and party"""
+    """weight of the distance in a classifier's feature maps (as LPIPS); another one than the FID's, a fair judge"""
     steps: int = 3000
     batch: int = 64
     lr: float = 2e-3

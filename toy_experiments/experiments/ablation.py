@@ -4,8 +4,8 @@
 
 Every row has the same data order, draws, learning rate and number of updates. Rows before "omega"
 are trained twice, without guidance and with a fixed scale; later ones take the scale as an input.
-Writes ablation.csv. Its last rows compare adaLN-zero with tokens at width 96, also at equal time (with
-fewer updates), and numbers of tokens.
+Writes ablation.csv. Its last rows compare adaLN-zero with tokens at width 96, at equal updates and at equal
+time, and several numbers of tokens.
 """
 
 from __future__ import annotations

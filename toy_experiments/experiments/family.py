@@ -3,7 +3,7 @@
     python -m toy_experiments.experiments.family --out toy_experiments/results     (make family)
 
 Every method has MF's network, initial weights, data order, times and noise, and the same number of updates (iMF's
-v-head is a small branch beside them). Writes family.csv: raw loss, its spread, what an update evaluates, samples.
+v-head is a small branch beside them). Writes family.csv: raw loss, its spread, seconds, sample quality.
 """
 
 from __future__ import annotations

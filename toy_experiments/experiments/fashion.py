@@ -1,9 +1,9 @@
-"""Fashion-MNIST from nothing: classifier, autoencoder, latents, five networks, and what they score.
+"""Fashion-MNIST from scratch: classifier, autoencoder, latents, five networks, and what they score.
 
     python -m toy_experiments.experiments.fashion            # or make fashion: about four hours on two CPU cores
 
-Every stage resumes, and what is finished is not done again. All is made in runs/fashion; when the last
-stage has finished, and not before, it replaces what ships, imf_lite/pretrained_folder/fashion and results/fashion*.
+Every stage resumes, and what is finished is not done again. Everything is made in runs/fashion; only when the
+last stage has finished does it replace what ships: imf_lite/pretrained/fashion and results/fashion*.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def perceptual_net() -> Classifier:
 
 
 def classifiers(made: Path, work: Path, epochs: int) -> None:
-    """The FID's classifier and the autoencoder's perceptual term."""
+    """Train the FID's classifier and that of the autoencoder's perceptual term."""
     jobs = {
         made / "classifier.safetensors": (fashion_net, 8, 0),
         work / "perceptual.safetensors": (perceptual_net, 2, 1),
@@ -87,7 +87,7 @@ def rounded(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
-    """The autoencoder, in diffusers' format."""
+    """Train the autoencoder and store it in diffusers' format, in half precision."""
     if (made / "vae").exists():
         return
     net = perceptual_net()
@@ -106,7 +106,7 @@ def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
 
 
 def reference_features(made: Path) -> None:
-    """The test split in the classifier's features, what real images score, and what the autoencoder's copies do."""
+    """Store the test split's features, and what real images and the autoencoder's reconstructions score."""
     if (made / "floors.json").exists():
         return
 
@@ -132,7 +132,7 @@ def reference_features(made: Path) -> None:
 
 
 def prepare(batch: int = 250) -> None:
-    """The latents of both splits, in the data folder."""
+    """Encode both splits as latents, in the data folder."""
     vae = load_vae("fashion")
     for split in ("train", "test"):
         out = data_folder() / "latents" / "fashion" / split
@@ -141,7 +141,7 @@ def prepare(batch: int = 250) -> None:
 
 
 def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
-    """Train one recipe, keep its averaged weights, without v-branch, as fp16, and measure those; rows of the table."""
+    """Train one recipe, keep its averaged weights as fp16 without the v-branch, and measure them: rows of the table."""
     torch.set_num_threads(1)
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
     out, evaluator, record = work / name, None, None
@@ -203,7 +203,7 @@ def scores(name: str, recipe: recipes.Recipe, net, evaluator, out: Path) -> list
 
 
 def curves(work: Path) -> list[dict]:
-    """Of every run, at each point of its curve: one-step quality, and the minutes of training up to there."""
+    """For every run, at each point of its curve: one-step quality, and the minutes of training until then."""
     rows = []
     for name in RECIPES:
         records, code = training.read_metrics(work / name), training.read_run(work / name)["code"]
@@ -217,7 +217,7 @@ def curves(work: Path) -> list[dict]:
 
 
 def keep(made: Path, work: Path) -> None:
-    """Arrays for the lesson: the runs' raw losses, samples, and whether they are copies of training images."""
+    """Store arrays for the lesson: the runs' raw losses, samples, and whether they are copies of training images."""
     raw = {name: [r["raw_u_neq"] for r in training.read_metrics(work / name)] for name in RECIPES}
     losses = {f"raw_{name}": np.array(values, np.float32) for name, values in raw.items()}  # NaN: no such row
     np.savez_compressed(work / "fashion.npz", **copies.of_network(made / "networks" / "fashion_imf", N), **losses)
@@ -242,7 +242,7 @@ def publish(made: Path, ships: Path) -> None:
 
 
 def begin(work: Path, **settings) -> None:
-    """Note what is made in a folder. Raises ValueError where that was something else."""
+    """Record the settings of a folder. Raises ValueError if it was made with others."""
     path, settings = work / "settings.json", json.loads(json.dumps(settings, default=vars))
     if path.exists() and (found := json.loads(path.read_text())) != settings:
         raise ValueError(f"{work} holds a run with {found}, not {settings}: choose another folder (--work).")
@@ -266,8 +266,8 @@ def main(
         steps: updates of each network; default: the recipe's.
         vae: the autoencoder's recipe.
         epochs: of the classifiers, at most.
-        ship: what is replaced at the end; default: what ships with the package, unless steps, vae or epochs say
-            otherwise: then nothing.
+        ship: folder to replace at the end; default: what ships with the package, or nothing if steps, vae or epochs
+            are not the defaults.
         copies_only: only look for copies among the samples of what ships (a minute), and replace those results.
     """
     if copies_only:

@@ -59,7 +59,7 @@ def exact_samples(e: Tensor, y: Tensor, omega: float, steps: int = 100) -> Tenso
 
 
 def summary(x: Tensor, y: Tensor) -> dict[str, float]:
-    """Of points x (B, 2) with labels y (B,): their mean along their class's axis, where the class's own mean lies at
+    """For points x (B, 2) with labels y (B,): their mean along their class's axis, where the class's own mean lies at
     1, and their spread, the root of the summed variances within a class."""
     along = (x * THREE_CLASSES.means[y]).sum(1).mean()
     variance = torch.stack([x[y == c].var(0).sum() for c in range(len(THREE_CLASSES.means))]).mean()

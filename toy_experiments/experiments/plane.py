@@ -1,6 +1,6 @@
 """Three networks in the plane, by flow matching, MF and iMF, for the live page: same draws, data and initial weights.
 
-    python -m toy_experiments.experiments.plane      # a quarter of an hour; writes imf_lite/pretrained_folder/plane
+    python -m toy_experiments.experiments.plane      # a quarter of an hour; writes imf_lite/pretrained/plane
 
 On eight Gaussians, whose true flow is known in closed form, so that the page can draw it behind what a network says.
 """

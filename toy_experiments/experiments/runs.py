@@ -1,4 +1,4 @@
-"""What every experiment does: train some runs (again only where need be), reduce them to rows, write a table."""
+"""What every experiment does: train the runs that are not finished, reduce all to rows, write a table."""
 
 from __future__ import annotations
 

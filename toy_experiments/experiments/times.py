@@ -55,7 +55,7 @@ def jobs(seeds: int, digits: int, points: int) -> list[Job]:
 
 
 def corner_rows(config: DrawConfig, rows: int = 128_000, seed: int = 0) -> int:
-    """How many of so many rows with r < t are drawn with t > 0.95 and r < 0.05."""
+    """How many of `rows` rows with r < t are drawn with t > 0.95 and r < 0.05."""
     d = draw(torch.zeros(round(rows / config.p_r_neq_t), 1), None, config, generator("cpu", seed))
     return int(((d.t > LATE) & (d.r < EARLY))[d.n_eq :].sum())
 
@@ -123,7 +123,7 @@ def main(
     seeds: int = 3, digits: int = 500, points: int = 500, workers: int = 1,
     out: Path = RESULTS, runs: Path = Path("runs/times"),
 ) -> None:  # fmt: skip
-    """Train every setting with each seed; write times.csv. About twenty minutes of one slow core.
+    """Train every setting with each seed; write times.csv. About twenty minutes on one slow core.
 
     Args:
         seeds: number of seeds, 0, 1, ...

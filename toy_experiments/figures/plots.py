@@ -97,7 +97,7 @@ def arrows(ax: Axes, z: Tensor, v: Tensor, kind: str = "data", scale: float = 0.
 
 
 def trajectories(ax: Axes, path: Tensor, kind: str = "data", **kwargs) -> None:
-    """Paths (steps, n, 2): a line a point, a dot where it ends."""
+    """Paths (steps, n, 2): one line per point, with a dot at its end."""
     ax.plot(path[:, :, 0].numpy(), path[:, :, 1].numpy(), color=COLORS[kind], **({"lw": 0.7, "alpha": 0.7} | kwargs))
     cloud(ax, path[-1], kind, 8, zorder=3)
 

@@ -41,7 +41,7 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
 
 
 def spread(values: Sequence[float]) -> float:
-    """Step-to-step spread of a curve's last quarter: std of first differences / sqrt 2; a trend is no spread."""
+    """Step-to-step spread of a curve's last quarter: std of first differences / sqrt 2; a trend does not count."""
     last = np.asarray(values, float)[-(len(values) // 4) :]
     return float(np.diff(last).std() / 2**0.5)
 

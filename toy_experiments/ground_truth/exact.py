@@ -1,4 +1,4 @@
-"""Fields known exactly, to hold a trained network against: Gaussians, mixtures of them, and the checkerboard."""
+"""Fields known exactly, to compare trained networks with: Gaussians, mixtures of them, and the checkerboard."""
 
 from __future__ import annotations
 

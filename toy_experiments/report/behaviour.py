@@ -3,7 +3,7 @@
     python -m toy_experiments.report.behaviour
 
 writes results/behaviour.json: by fingerprint of the code, the raw losses of those updates. A result
-file made by older code stands as long as both fingerprints have the same.
+file made by older code remains valid as long as both fingerprints have the same losses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """CLAIMS.md from the result files: python -m toy_experiments.report.claims
 
-One row a claim of the two papers (or of what is reported of them), beside what this project measured.
-Rows that nobody here has checked say so.
+One row per claim of the papers (or reported of them), beside what was measured here or "not checked here yet".
 """
 
 from __future__ import annotations
@@ -45,15 +44,17 @@ HEAD = """# Claims
 
 Each claim of MeanFlow (MF, arXiv 2505.13447) and improved MeanFlow (iMF, arXiv 2512.02012), and of what is reported of
 them: the paper's number (**quoted**), what was measured here, where that is checked, and the command for full scale.
-Written by `python -m toy_experiments.report.claims` from `toy_experiments/results`; a test fails when this file differs
-from what that writes. `make claims` runs every experiment behind it again (about three hours on two CPU cores), `make
-fashion` those on Fashion-MNIST (about four hours); both can be interrupted, and go on where they stopped. *Code*:
-"same" if the method, the networks and their configurations are those that were measured, or give the same first 20
-updates of every kind of run (`python -m toy_experiments.report.behaviour`). "Not checked here yet" means what it says.
-*Trainings*: how many stand behind each number; *n*: how many samples were measured of each. A range is over trainings,
-or, where there is one, over the noise of the samples. *Stored* numbers are those of this table; *live* means that the
-named notebook or test trains or measures anew, with fewer updates or samples, and asserts what comes out. iMF has a
-v-head wherever the boundary is not named.
+`python -m toy_experiments.report.claims` writes this file from `toy_experiments/results`; a test fails when they
+differ. `make claims` repeats every experiment behind it (three to four hours on two CPU cores), `make fashion` those on
+Fashion-MNIST (about four hours); both resume after an interruption.
+
+*Code* is "same" if the method, the networks and their configurations are those that were measured, or give the same
+first 20 updates of every kind of run (`python -m toy_experiments.report.behaviour`). *Trainings* is the number of
+training runs behind each number, *n* the number of samples measured of each. A range is over training runs or, where
+there is only one, over the noise of the samples. iMF has a v-head wherever the boundary is not named.
+
+*Stored* numbers are those of this table; *live* means that the named notebook or test trains or measures anew, with
+fewer updates or samples, and asserts what comes out.
 *At full scale*: `papermill notebooks/08_imagenet_256.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
 the recipe that is named.
 

@@ -74,7 +74,7 @@ class Fashion:
 def open_splits(path: str | Path, size: int = 256) -> dict[str, Source]:
     """The splits of a data set on the disk, cropped to 3 x size x size: "train" and, where there is one, "test".
 
-    The test split (test/ or val/) has the numbers that the classes have in the training split. Raises ValueError,
+    Classes in the test split (test/ or val/) have the numbers of the training split. Raises ValueError,
     naming the layouts that are understood, for anything else.
     """
     path = Path(path).expanduser()
@@ -128,7 +128,7 @@ def by_split(files: Sequence[Path], make) -> dict[str, Source]:
     if not named["train"]:
         named = {"train": [file for file in files if file not in named["test"]], "test": named["test"]}
     if not named["train"]:
-        raise ValueError(f"{files[0].parent} holds shards of {files[0].name} only: there is nothing to train on.")
+        raise ValueError(f"{files[0].parent} holds only test shards, such as {files[0].name}: add training shards.")
     made = {split: make(chosen) for split, chosen in named.items() if chosen}
     if "test" in made and max(made["test"].labels, default=-1) < 0 <= max(made["train"].labels, default=-1):
         del made["test"]  # the Hub's test shards of ImageNet have no labels

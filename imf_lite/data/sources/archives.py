@@ -73,7 +73,7 @@ def is_archive(path: Path) -> bool:
 
 
 def contents(archive: Path, start: int = 0, size: int | None = None, within: str = "") -> Iterator[Member]:
-    """All files of an archive, or of one that lies inside it; those of a tar NAME.tar inside as NAME/FILE."""
+    """All files of an archive, or of one inside it; a FILE of an inner archive NAME.tar is named NAME/FILE."""
     try:
         with open(archive, "rb") as file:
             whole = file.seek(0, io.SEEK_END)

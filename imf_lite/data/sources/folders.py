@@ -1,4 +1,4 @@
-"""Images in folders: one folder a class, or a flat folder of images without classes."""
+"""Images in folders: one folder per class, or a flat folder of images without classes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FlatFolder:
 
 
 class ClassFolders(FlatFolder):
-    """A folder of one folder a class. Classes are numbered in natural order: 2 before 10, n01440764 before n01443537.
+    """A folder with one folder per class. Classes are numbered in natural order (2 before 10).
 
     classes: the names of the training split, whose numbers another split takes over.
     Raises ValueError for a folder without classes, classes without images, or with others than those given.

@@ -1,4 +1,4 @@
-"""Images in parquet shards, as data sets lie on the Hub: a column of encoded images and one of labels."""
+"""Images in parquet shards, as data sets are stored on the Hub: a column of encoded images and one of labels."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ParquetShards:
         if content is None:
             raise ValueError(f"the row holds no image, but a path, {cell.get('path')!r}")
         if self.classes and self.labels[i] < 0:
-            raise ValueError("the row has no label, others have")
+            raise ValueError("the row has no label, though others have one")
         return read_image(io.BytesIO(content), self.size), max(self.labels[i], 0)
 
     def read_group(self, k: int) -> list:
@@ -77,7 +77,7 @@ class ParquetShards:
         return f"{self.paths[file]}, row {i} of all"
 
     def __getstate__(self) -> dict:
-        """For worker processes: open files and the cache stay behind."""
+        """What worker processes are sent: neither open files nor the cache."""
         return {"paths": self.paths, "size": self.size}
 
     def __setstate__(self, state: dict) -> None:
