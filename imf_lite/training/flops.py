@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import guidance
+from .. import guidance, relatives
 from ..draws import Draws, draw
 from ..networks import build
 from ..objective import Objective
@@ -36,7 +36,9 @@ def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -
     """
     with torch.device("meta"):
         net = build(recipe.net, shape, num_classes)
-    objective = Objective(net, recipe.method, recipe.p, recipe.c, guidance.rule(recipe.method, recipe.guidance))
+    rule = guidance.rule(recipe.method, recipe.guidance)
+    slope = relatives.slope(recipe.derivative, recipe.derivative_share)
+    objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope)
     y = None if num_classes is None else torch.zeros(ROWS, dtype=torch.int64)
     drawn = draw(torch.zeros(ROWS, *shape), y, recipe.draws, torch.Generator().manual_seed(0), recipe.net.guided)
     drawn = Draws._make(v.to("meta") if torch.is_tensor(v) else v for v in drawn)
