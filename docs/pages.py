@@ -16,7 +16,9 @@ from typing import NamedTuple
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 LESSONS = DOCS / "lessons"
-NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("0*.ipynb")), *sorted((ROOT / "notebooks").glob("[a-z]*.ipynb"))]
+ORDER = ("one_page", "0*", "imagenet_run", "step_cost", "ablation", "family", "compare")
+"""of the lessons, as the README lists them"""
+NOTEBOOKS = [path for pattern in ORDER for path in sorted((ROOT / "notebooks").glob(f"{pattern}.ipynb"))]
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 PAGES = {ROOT / name: DOCS / f"{name.lower()}" for name in ("README.md", "CLAIMS.md", "CONTRIBUTING.md")}
 PAGES |= {path: LESSONS / path.name for path in NOTEBOOKS}
@@ -57,8 +59,13 @@ def notebook(source: Path, page: Path) -> dict:
             picture = LESSONS / "figures" / f"{source.stem}-{name}"
             picture.write_bytes(base64.b64decode(content["image/png"]))
             cell["source"] = "".join(cell["source"]).replace(f"attachment:{name}", f"figures/{picture.name}")
-        cell["source"] = relink(displayed("".join(cell["source"])), source, page)
+        cell["source"] = relink(without_badge(displayed("".join(cell["source"]))), source, page)
     return book
+
+
+def without_badge(text: str) -> str:
+    """The badge "Open in Colab" as a link of words: the book loads nothing from elsewhere."""
+    return re.sub(r"\[!\[(.*?)\]\(.*?\)\]", r"[\1]", text)
 
 
 def linked(text: str) -> str:

@@ -1,5 +1,6 @@
 """The book's pages, made from the repository (Sphinx itself runs in `make book`)."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -43,3 +44,13 @@ def test_the_check_finds_what_is_broken(tmp_path):
     bad = '<a href="gone.html"></a><a href="b.html#no"></a><script src="https://cdn.org/x.js"></script>'
     (tmp_path / "a.html").write_text(bad)
     assert len(check.problems(tmp_path)) == 3
+
+
+def test_lessons_come_in_the_order_of_the_readme():
+    listed = re.findall(r"^\| \[\w+\]\(notebooks/(\w+)\.ipynb\)", (pages.ROOT / "README.md").read_text(), re.M)
+    assert [path.stem for path in pages.NOTEBOOKS] == listed
+    assert {path.stem for path in (pages.ROOT / "notebooks").glob("*.ipynb")} == set(listed)
+
+
+def test_badges_become_words():
+    assert pages.without_badge("[![Open in Colab](https://a/b.svg)](https://c/d.ipynb)") == "[Open in Colab](https://c/d.ipynb)"

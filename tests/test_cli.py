@@ -74,6 +74,8 @@ def test_papermill_parameters_are_checked_in_the_first_cell_and_take_the_type_of
 
 def test_every_notebook_with_parameters_checks_them_at_once():
     for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
+        if path.stem == "one_page":  # it does without this package
+            continue
         cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         for cell, following in itertools.pairwise(cells):
             if "parameters" in cell.metadata.get("tags", []):

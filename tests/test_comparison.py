@@ -1,7 +1,9 @@
 """Runs side by side: the numbers by hand, real runs by the command line, and what can go wrong."""
 
+import itertools
 import json
 import re
+import statistics
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from imf_lite.recipes import get
 from imf_lite.training import comparison
 from imf_lite.training.loop import train
 from imf_lite.training.records import Record
+from toy_experiments.figures import plots
+from toy_experiments.tables import RESULTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:after .* updates the average")
 
@@ -51,6 +55,31 @@ def test_the_summary_is_what_a_hand_computes(two):
     assert b["spread"] == 0.0 and b["FID"] is None and b["method"] == "imf" and a["raw u, r = t"] == 2.0
     by_t = comparison.read(two[0]).by_t()
     assert by_t[0] == pytest.approx(np.arange(150, 200).mean()) and np.isnan(by_t[1])
+
+
+def test_the_logs_that_ship_give_the_numbers_of_a_second_calculation():
+    for name, last in (("digits_mf", 800), ("digits_imf", 800)):
+        lines = [json.loads(line) for line in (RESULTS / "logs" / name / "metrics.jsonl").read_text().splitlines()]
+        raw = [line["raw_u_neq"] for line in lines]
+        found, quarter = comparison.read(RESULTS / "logs" / name).summary(), raw[-(len(raw) // 4) :]
+        jumps = [b - a for a, b in itertools.pairwise(quarter)]
+        assert found["updates"] == lines[-1]["step"] == last and len(lines) == 200
+        assert found["raw u, start"] == pytest.approx(statistics.fmean(raw[:50]))
+        assert found["raw u, end"] == pytest.approx(statistics.fmean(quarter))
+        assert found["spread"] == pytest.approx(statistics.pstdev(jumps) / 2**0.5)
+        norms = [line["grad_norm"] for line in lines][-len(quarter) :]
+        assert found["gradient norm"] == pytest.approx(statistics.median(norms))
+        assert found["largest / median"] == pytest.approx(max(norms) / statistics.median(norms))
+        assert found["spikes per 1,000"] == 1000 * sum(r > 3 * statistics.median(quarter) for r in quarter) / len(quarter)
+        bins = [[line["raw_u_by_t"][3] for line in lines[-len(quarter) :]]]
+        by_t = comparison.read(RESULTS / "logs" / name).by_t()
+        assert by_t[3] == pytest.approx(statistics.fmean(v for v in bins[0] if v is not None))
+
+
+def test_mf_and_imf_have_the_colours_of_the_lessons(two):
+    figure = comparison.figure([comparison.read(folder) for folder in two])
+    curves = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert curves["a"] == plots.COLORS["mf"] and curves["b"] == plots.COLORS["imf"]
 
 
 def test_what_differs_is_named_by_dotted_fields(two):

@@ -19,6 +19,7 @@ from .runs import read_run, recipe_fields
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+METHOD_COLORS = {"fm": "#56B4E9", "mf": "#D55E00", "imf": "#0072B2"}
 START, SPIKE = 50, 3.0
 """records whose mean is the start of a curve; a spike exceeds this many medians of the last quarter"""
 
@@ -120,8 +121,9 @@ def figure(courses: Sequence[Course], window: int = 100) -> Figure:
     fig, axes = plt.subplots(2, 3, figsize=(10, 5.6), constrained_layout=True)
     panels = ("raw_u_neq", "raw_u_eq", "grad_norm")
     titles = ("raw u-loss, rows with r < t", "raw u-loss, rows with r = t", "gradient norm")
+    methods = [course.recipe["method"] for course in courses]
     for k, course in enumerate(courses):
-        color = f"C{k}"
+        color = METHOD_COLORS[methods[k]] if len(set(methods)) == len(methods) else f"C{k}"
         steps, minutes = course.column("step"), course.column("seconds") / 60
         for ax, name in zip(axes[0], panels, strict=True):
             values = course.column(name)
@@ -141,8 +143,10 @@ def figure(courses: Sequence[Course], window: int = 100) -> Figure:
     axes[0, 0].legend(fontsize=7)
     axes[1, 0].set(title="raw u-loss by t, last quarter", xlabel="t", yscale="log")
     for ax, label in zip(axes[1, 1:], ("updates", "minutes"), strict=True):
-        measured = any(course.fids for course in courses)
-        ax.set(title="FID while training" if measured else "FID: not measured while training", xlabel=label)
+        ax.set(title="FID while training", xlabel=label)
+        if not any(course.fids for course in courses):
+            ax.set_title("FID: not measured while training")
+            ax.set_axis_off()
     return fig
 
 

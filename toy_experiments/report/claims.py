@@ -55,7 +55,7 @@ there is only one, over the noise of the samples. iMF has a v-head wherever the 
 
 *Stored* numbers are those of this table; *live* means that the named notebook or test trains or measures anew, with
 fewer updates or samples, and asserts what comes out.
-*At full scale*: `papermill notebooks/08_imagenet_256.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
+*At full scale*: `papermill notebooks/imagenet_run.ipynb OUT.ipynb -p images IMAGENET -p vae sd-vae -p out OUT`, and
 the recipe that is named.
 
 | claim | paper (quoted) | measured here | trainings | n | checked by | code | at full scale |
