@@ -21,7 +21,7 @@ from .batches import operations, rows, some_draws, some_net
 
 @exercise("step_cost.1")
 def slope_share(answer: Any) -> str:
-    """A number: the slope's share of the counted operations of our step in the plane."""
+    """A number, the slope's share of the counted operations of our step in the plane."""
     config = MLPConfig(width=128, depth=4, time_scale=3.0, v_depth=1, guided="interval")
     d, counts = some_draws(n=256, class_dropout=0.1), []
     loss = Objective(build(config, (2,), 10), "imf", rule=guidance.rule("imf", Flexible()))
@@ -61,7 +61,7 @@ def changed_rows(answer: Any) -> str:
 
 @exercise("step_cost.3")
 def full_interval(answer: Any) -> str:
-    """Two numbers: t_min and t_max of the rows with r = t."""
+    """Two numbers, t_min and t_max of the rows with r = t."""
     d = some_draws(class_dropout=0.1)
     assert d.t_min is not None and d.t_max is not None
     ends = [[float(e[: d.n_eq].min()), float(e[: d.n_eq].max())] for e in (d.t_min, d.t_max)]
@@ -87,7 +87,7 @@ def two_evaluations(answer: Any) -> str:
 
 @exercise("ablation.2")
 def best_seed(answer: Any) -> str:
-    """A number: the lowest FID of MF minus the lowest of iMF with the boundary, without guidance, one evaluation."""
+    """A number, the lowest FID of MF minus the lowest of iMF with the boundary, without guidance, one evaluation."""
     mf, imf = (np.array([r["fid1"] for r in rows("ablation", row=row)]) for row in ("mf", "boundary"))
     mistakes = {
         "that is the difference of the medians.": [np.median(mf) - np.median(imf)],

@@ -43,7 +43,7 @@ def places(n: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @exercise("00.1")
 def shorter_run(answer: Any) -> str:
-    """A number: the spread of iMF's curve over that of MF's, from the run with steps = 500."""
+    """A number, the spread of iMF's curve over that of MF's, from the run with steps = 500."""
     curves = np.load(RESULTS / "digits.npz")  # means and deviations of each per cent of the runs: 25 % are 500 updates
     spread = {v: np.mean([curves[f"{v}-{k}"][:, 1] for k in range(3)], 0) for v in ("mf", "head")}
     early, late = (spread["head"][part].mean() / spread["mf"][part].mean() for part in (slice(19, 25), slice(75, 100)))
@@ -81,7 +81,7 @@ def boundary(answer: Any) -> str:
 
 @exercise("01.1")
 def wide_clusters(answer: Any) -> str:
-    """A number: the sliced Wasserstein distance after 16 Euler steps, with std = 1.0."""
+    """A number, the sliced Wasserstein distance after 16 Euler steps, with std = 1.0."""
     found = {}
     for std, steps in itertools.product((1.0, TRIANGLE.std), (16, 1)):
         mixture, one = Mixture(TRIANGLE.means, std, TRIANGLE.weights), torch.ones(8000, 1)
@@ -97,7 +97,7 @@ def wide_clusters(answer: Any) -> str:
 
 @exercise("01.2")
 def time_stands_still(answer: Any) -> str:
-    """Two numbers: the mean size of the error for t < 0.5, and for t > 0.5."""
+    """Two numbers, the mean size of the error for t < 0.5, and for t > 0.5."""
     z, r, t = places(300)
     u, v = partial(TRIANGLE.u, steps=40), TRIANGLE.v(z, t)
     tangents = {"asked": (v, 0 * r, 0 * t), "right": (v, 0 * r, 1 + 0 * t), "still": (0 * v, 0 * r, 1 + 0 * t)}
@@ -150,7 +150,7 @@ def quarter(answer: Any) -> str:
 
 @exercise("02.2")
 def not_detached(answer: Any) -> str:
-    """Two numbers: the loss without `.detach()` over the loss with it, and the cosine of the two gradients."""
+    """Two numbers, the loss without `.detach()` over the loss with it, and the cosine of the two gradients."""
     g = generator("cpu", 0)
     net = some_net(g)
     d = draw(datasets.points("checkerboard", 128), None, DrawConfig(), g)
@@ -187,7 +187,7 @@ def any_tangent(answer: Any) -> str:
 
 @exercise("03.1")
 def leak_ratio(answer: Any) -> str:
-    """A number: the leak with narrow modes (std 0.05) over the leak with wide ones (std 0.2)."""
+    """A number, the leak with narrow modes (std 0.05) over the leak with wide ones (std 0.2)."""
     net = shipped("mf")
     narrow, wide = (decomposition.decompose(net, Mixture(EIGHT.means, std), 3000)["leak"] for std in (0.05, 0.2))
     then = f"It hardly depends on the width: with a network trained for longer, on std 0.1, it is {narrow / wide:.2f}."

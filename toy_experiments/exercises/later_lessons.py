@@ -102,7 +102,7 @@ def same_omega(answer: Any) -> str:
 
 @exercise("05.2")
 def runaway(answer: Any) -> str:
-    """A number: the scale from which on the iteration with ω - 1 runs away."""
+    """A number, the scale from which on the iteration with ω - 1 runs away."""
     omega = torch.linspace(1, 8, 7001).double()
     low, high = torch.zeros_like(omega), torch.ones_like(omega)  # two networks that differ by 1
     for _ in range(50):
@@ -133,7 +133,7 @@ def effective_scale(answer: Any) -> str:
 
 @exercise("06.1")
 def saved(answer: Any) -> str:
-    """Four numbers: the shares of weights saved at B/2, M/2, L/2 and XL/2, at iMF's own depth and width."""
+    """Four numbers, the shares of weights saved at B/2, M/2, L/2 and XL/2, at iMF's own depth and width."""
     found = []
     for size in ("b2", "m2", "l2", "xl2"):
         mf, imf = replace(PRESETS[f"mf_{size}"], guided="interval"), replace(PRESETS[f"imf_{size}"], v_depth=None)
@@ -173,7 +173,7 @@ def exchanged(answer: Any) -> str:
 
 @exercise("06.3")
 def waking(answer: Any) -> str:
-    """Three numbers: how many of the parameter tensors have a gradient other than 0 at updates 1, 2 and 3."""
+    """Three numbers, how many of the parameter tensors have a gradient other than 0 at updates 1, 2 and 3."""
     net, counts = build(PRESETS["mf_tiny"], (1, 8, 8), 10, 0), []
     x, y = torch.randn(40, 1, 8, 8, generator=generator("cpu", 1)), torch.arange(40) % 10
     d = draw(x, y, DrawConfig(), generator("cpu", 2))
