@@ -100,9 +100,9 @@ def compare(found: Tensor, truth: Any, mistakes: dict[str, Any], near: float = 1
     if best and off[best] <= near:
         return list(mistakes)[best - 1]
     if truth.ndim == 1 and len(truth) < 6:  # numbers: a factor would give them away
-        sayings = [size_of(*pair) for pair in zip(found.tolist(), truth.tolist(), strict=True)]
+        sayings = [size_of(*pair, near) for pair in zip(found.tolist(), truth.tolist(), strict=True)]
         if len(truth) == 1:
-            return f"not yet: it {sayings[0] or 'is off'}."
+            return f"not yet: it {sayings[0]}."
         return "not yet: " + "; ".join(f"number {k} {said}" for k, said in enumerate(sayings, 1) if said) + "."
     factor = float((found * truth).sum() / size**2)
     if float((found - factor * truth).norm() / size) > near:
@@ -111,9 +111,9 @@ def compare(found: Tensor, truth: Any, mistakes: dict[str, Any], near: float = 1
     return f"not yet: the sign is {sign}, the size {abs(factor):.2g} times what it should be."
 
 
-def size_of(found: float, truth: float) -> str:
-    """In words, how a number differs from what it should be; empty if it hardly does."""
-    if abs(found - truth) <= 0.02 * abs(truth):
+def size_of(found: float, truth: float, near: float) -> str:
+    """In words, how a number differs from what it should be; empty if it is near enough."""
+    if abs(found - truth) <= near * abs(truth):
         return ""
     if found * truth < 0:
         return "has the wrong sign"
