@@ -154,9 +154,9 @@ def index() -> str:
     solutions = [
         "# Solutions",
         "",
-        "The exercises at the ends of the lessons, solved. They are shown without their ",
+        "The exercises at the ends of the lessons, solved; try them first, as each lesson checks your answers. Every ",
     ]
-    solutions[-1] += "output, except the last; every run of the tests executes them, assertions included."
+    solutions[-1] += "run of the tests executes these pages, assertions included."
     solutions += ["", "```{toctree}"]
     solutions += [f"{number(p)}{card(ROOT / 'notebooks' / p.name).title} <{p.stem}>" for p in SOLUTIONS]
     (LESSONS / "solutions" / "index.md").write_text("\n".join([*solutions, "```", ""]))

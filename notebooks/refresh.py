@@ -1,4 +1,4 @@
-"""Execute notebooks in place, as they are committed: python notebooks/refresh.py 00_quickstart ...
+"""Execute notebooks in place, as they are committed: python notebooks/refresh.py 00_quickstart solutions/00_quickstart
 
 Takes progress bars and execution times out of the outputs, and pins the picture of the cell tagged
 `figure` to the top of the notebook (and to notebooks/figures, for the README).
@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 HERE = Path(__file__).parent
+LESSONS, SOLUTIONS = (sorted(p.stem for p in folder.glob("*.ipynb")) for folder in (HERE, HERE / "solutions"))
 
 
 def refresh(name: str) -> None:
@@ -53,5 +54,5 @@ def progress(output) -> bool:
 
 
 if __name__ == "__main__":
-    for notebook_name in sys.argv[1:] or sorted(p.stem for p in HERE.glob("*.ipynb")):
+    for notebook_name in sys.argv[1:] or [*LESSONS, *(f"solutions/{name}" for name in SOLUTIONS)]:
         refresh(notebook_name)

@@ -74,6 +74,7 @@ MAY_IMPORT = {
     "rehearsal": set(),
     "ground_truth": set(),
     "figures": set(),
+    "exercises": {"tables", "ground_truth"},
     "experiments": {"tables", "ground_truth", "figures"},
     "report": {"tables", "ground_truth", "figures", "experiments"},
 }
