@@ -53,4 +53,7 @@ def test_lessons_come_in_the_order_of_the_readme():
 
 
 def test_badges_become_words():
-    assert pages.without_badge("[![Open in Colab](https://a/b.svg)](https://c/d.ipynb)") == "[Open in Colab](https://c/d.ipynb)"
+    assert (
+        pages.without_badge("[![Open in Colab](https://a/b.svg)](https://c/d.ipynb)")
+        == "[Open in Colab](https://c/d.ipynb)"
+    )

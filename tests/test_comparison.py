@@ -70,7 +70,9 @@ def test_the_logs_that_ship_give_the_numbers_of_a_second_calculation():
         norms = [line["grad_norm"] for line in lines][-len(quarter) :]
         assert found["gradient norm"] == pytest.approx(statistics.median(norms))
         assert found["largest / median"] == pytest.approx(max(norms) / statistics.median(norms))
-        assert found["spikes per 1,000"] == 1000 * sum(r > 3 * statistics.median(quarter) for r in quarter) / len(quarter)
+        assert found["spikes per 1,000"] == 1000 * sum(r > 3 * statistics.median(quarter) for r in quarter) / len(
+            quarter
+        )
         bins = [[line["raw_u_by_t"][3] for line in lines[-len(quarter) :]]]
         by_t = comparison.read(RESULTS / "logs" / name).by_t()
         assert by_t[3] == pytest.approx(statistics.fmean(v for v in bins[0] if v is not None))

@@ -24,6 +24,8 @@ LESSONS = {
     "07": "07_fashion_mnist",
     "step_cost": "step_cost",
     "ablation": "ablation",
+    "08": "08_what_changes_with_scale",
+    "family": "family",
 }
 
 
@@ -76,6 +78,16 @@ ANSWERS = {  # name: (right, a typical mistake, what is said of the mistake)
     "ablation.1": ((0, 1), (2, 3), "one evaluation"),
     "ablation.2": (0.46, -0.748, "the medians"),
     "ablation.3": (lambda n: 2.0 ** (1 - n), lambda n: 0.5**n, "or on being worse"),
+    "08.1": (0.9999 ** (800_640 / 2000), 0.99, "half-life of 69.0 updates"),
+    "08.2": ((0.0, 0.5), (0.2, 0.5), "still counts once"),
+    "08.3": (lambda d, n: 2 * d / n, lambda d, n: d / n, "two sets have two"),
+    "family.1": (0.2, 1.0, "does nothing change"),
+    "family.2": (10.0, 9.0, "the nearer end"),
+    "family.3": (
+        lambda u, v, du, h, k: (k * v + (h - k) * (u - k * du)) / h,
+        lambda u, v, du, h, k: (k * v + (h - k) * u) / h,
+        "falls as k",
+    ),
 }
 
 
@@ -143,8 +155,8 @@ def test_the_truth_is_computed_by_the_library(said, monkeypatch):
 
 
 def test_an_unknown_name_lists_those_that_there_are():
-    with pytest.raises(ValueError, match=r"no exercise '08.1'; there is: 00.1, .*, ablation.3"):
-        exercises.check("08.1", None)
+    with pytest.raises(ValueError, match=r"no exercise '09.1'; there is: 00.1, .*, family.3"):
+        exercises.check("09.1", None)
 
 
 def test_a_guess_is_judged():

@@ -47,7 +47,9 @@ def test_one_page_needs_torch_and_matplotlib_alone():
     for cell in cells:
         cell = re.sub(r"^steps = \d+$", "steps = 20", cell, flags=re.M)
         assertion = "these are not eight separated modes" in cell
-        script.append(f"try:\n    exec({cell!r})\nexcept AssertionError as error:\n    print(error)" if assertion else cell)
+        script.append(
+            f"try:\n    exec({cell!r})\nexcept AssertionError as error:\n    print(error)" if assertion else cell
+        )
     run = subprocess.run([sys.executable, "-c", "\n".join(script)], capture_output=True, text=True, check=True)
     assert "these are not eight separated modes" in run.stdout and "imf_lite is not installed" in run.stdout
 

@@ -1,4 +1,4 @@
-"""What the exercises of step_cost and of the ablation ask, and what is right."""
+"""What the exercises of step_cost, the ablation, lesson 8 and the family ask, and what is right."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imf_lite import guidance
+from imf_lite import guidance, relatives
 from imf_lite.conditions import Cond
 from imf_lite.configs import Flexible, MLPConfig
 from imf_lite.networks import build
 from imf_lite.objective import Objective
 
+from ..ground_truth.exact import gaussian_u, gaussian_v
 from .answers import Unfit, call, compare, exercise, numbers
 from .batches import operations, rows, some_draws, some_net
 
@@ -110,3 +111,113 @@ def all_agree(answer: Any) -> str:
     }
     then = f"Of eleven steps that change nothing, {11 * truth[2]:.1f} would be decided by three seeds, on average."
     return compare(found, truth, mistakes, 1e-3, then)
+
+
+@exercise("08.1")
+def same_share(answer: Any) -> str:
+    """A number, the decay whose half-life is to 2,000 updates as that of 0.9999 is to 800,640."""
+    updates = 800_640
+    truth = 0.9999 ** (updates / 2000)
+    mistakes = {
+        "its half-life would be longer than the run.": [0.9999],
+        "that has the half-life of 0.9999 divided by the wrong number: by how much is the run shorter?": [0.9999**2000],
+    }
+    found = numbers(answer)
+    if not 0 < float(found) < 1:
+        return "a decay lies between 0 and 1."
+    half_lives = [float(torch.as_tensor(0.5).log() / torch.as_tensor(float(d)).log()) for d in (found, truth)]
+    said = compare(found, [truth], mistakes, 1e-3, f"Its half-life is {half_lives[1]:.1f} updates.")
+    return f"{said} (Yours has a half-life of {half_lives[0]:.1f} updates.)" if said.startswith("not yet") else said
+
+
+@exercise("08.2")
+def unequal_shares(answer: Any) -> str:
+    """Two numbers: the relative difference of the gradients, and the share of rows with r = t in the whole batch."""
+    net = some_net().requires_grad_(True)
+    drawn = [some_draws(n=n, share=share) for n, share in ((40, 0.25), (40, 0.75))]
+    gradients, weights = [], list(net.parameters())
+    with torch.enable_grad():
+        losses = [Objective(net, "mf")(d).loss for d in drawn]
+        for loss in (sum(losses) / 2, *losses):
+            found = torch.autograd.grad(loss, weights, retain_graph=True)
+            gradients.append(torch.cat([g.flatten() for g in found]))
+    whole, mean = gradients[0], (gradients[1] + gradients[2]) / 2
+    off, share = float((mean - whole).norm() / whole.norm()), sum(d.n_eq for d in drawn) / 80
+    a, b = numbers(answer, 2).tolist()
+    if abs(a - off) > 0.01:
+        return "number 1: each row still counts once, so what can differ but rounding?"
+    mistakes = {"number 2 is the share of rows with r < t in the first part.": [0.25]}
+    then = "Only the draws have changed: as a batch of that share, in another order."
+    return compare(torch.tensor([b]), [share], mistakes, 1e-3, then)
+
+
+@exercise("08.3")
+def of_the_means(answer: Any) -> str:
+    """A function (d, n) -> what the means of two sets of n samples of N(0, I) add to their FID, on average."""
+    sizes, g = ((4, 10), (16, 10), (16, 40)), torch.Generator().manual_seed(0)
+    truth = []
+    for d, n in sizes:
+        means = torch.randn(2, 4000, n, d, generator=g).mean(2)
+        truth.append(float((means[0] - means[1]).square().sum(1).mean()))
+    found = numbers([call(answer, d, n, kind=(float, int, Tensor)) for d, n in sizes], len(sizes))
+    mistakes = {
+        "that is one mean's: two sets have two.": np.array([d / n for d, n in sizes]),
+        "the squared length, not the length.": np.array([(2 * d / n) ** 0.5 for d, n in sizes]),
+    }
+    return compare(found, truth, mistakes, 0.05, "The covariances add about d^2 / n: much more.")
+
+
+@exercise("family.1")
+def first_order(answer: Any) -> str:
+    """A number, the distance of α-Flow's gradient from MF's at α = 0.02, over that at α = 0.1."""
+    net, d = some_net().double().requires_grad_(True), some_draws()
+    d = type(d)(*(s.double() if isinstance(s, Tensor) and s.is_floating_point() else s for s in d))
+
+    def gradient(**slope: Any) -> Tensor:
+        with torch.enable_grad():
+            return torch.cat([g.flatten() for g in torch.autograd.grad(
+                Objective(net, "mf", p=0, **slope)(d).loss, list(net.parameters()))])  # fmt: skip
+
+    mf = gradient()
+    near, far = ((gradient(slope=relatives.slope("chord", a)) - mf).norm() for a in (0.02, 0.1))
+    mistakes = {"that is the ratio at α = 0.1 over 0.02.": [float(far / near)], "does nothing change?": [1.0]}
+    return compare(
+        numbers(answer), [float(near / far)], mistakes, 0.3, "The error of the chord is of first order in α."
+    )
+
+
+@exercise("family.2")
+def both_ends(answer: Any) -> str:
+    """A number, by what α-Flow's pull on u(z, r, t) grows at α = 0.1 if nothing is detached."""
+    alpha, u, near, v = 0.1, *torch.tensor([0.7, -0.2, 0.4])
+    pulls = []
+    with torch.enable_grad():
+        for detach in (True, False):
+            at, end = u.clone().requires_grad_(True), near.clone().requires_grad_(True)
+            slope = (at - end) / alpha  # h = 1
+            residual = at - (v - (1 - alpha) * (slope.detach() if detach else slope))
+            pulls.append(torch.autograd.grad(residual.square(), [at, end], allow_unused=True))
+    (plain, _), (more, other) = pulls
+    mistakes = {
+        "that is the pull on the nearer end, relative to the same.": [float(-other / plain)],
+        "nothing detached, the difference pulls as well.": [1.0],
+    }
+    then = "And the nearer end is pulled the other way, nearly as hard: the loss now regresses their difference."
+    return compare(numbers(answer), [float(more / plain)], mistakes, 1e-3, then)
+
+
+@exercise("family.3")
+def short_part(answer: Any) -> str:
+    """A function (u, v, du_dt, h, k) -> SplitMeanFlow's target at s = t - k, to first order in k."""
+    mean, std = torch.tensor([0.7], dtype=torch.float64), 0.5
+    z, r, t = (torch.tensor([[x]], dtype=torch.float64) for x in (0.3, 0.2, 0.8))
+    v = gaussian_v(z, t, mean, std)
+    tangent = (v, torch.zeros_like(r), torch.ones_like(t))
+    u, du_dt = torch.func.jvp(lambda z, r, t: gaussian_u(z, r, t, mean, std), (z, r, t), tangent)
+    errors = [float((call(answer, u, v, du_dt, t - r, k) - u).abs().max()) for k in (1e-2, 1e-3)]
+    if errors[1] > 0.05 * errors[0] or errors[0] > 0.01:
+        order = "does not vanish with k" if errors[1] > 0.5 * errors[0] else "falls as k, not as its square"
+        return (
+            f"for the exact u of a Gaussian your target's error {order}: on the part [r, s], z and t have moved, too."
+        )
+    return "right. What is left is of second order; divided by k, as k goes to 0, this is the MeanFlow identity."
