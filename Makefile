@@ -35,7 +35,7 @@ claims: $(READY)  ## run all experiments behind CLAIMS.md again, except Fashion-
 	for command in $(EXPERIMENTS) report.behaviour report.claims; do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.$$command || exit 1; done
 
-family: $(READY)  ## MF, iMF and their relatives on the same draws
+family: $(READY)  ## MF, iMF and their relatives on the same draws: 20 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.family
 
 fashion: $(READY)  ## Fashion-MNIST from scratch: about four hours

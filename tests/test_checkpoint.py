@@ -16,12 +16,18 @@ from imf_lite.training import checkpoint, read_metrics, train
 from imf_lite.training.checkpoint import CheckpointError
 
 FOREVER = """
-import sys
+import os, sys
 sys.path.insert(0, {here!r})
 from helpers import tiny
 from imf_lite.training import train
-for record in train(tiny(steps=100_000, save_every=1, **{{"net.width": 256}}), {out!r}, device="cpu"):
-    print(record.step, flush=True)
+for line in sys.stdin:  # asks for a process that trains; a fork of this one has everything imported
+    child = os.fork()
+    if not child:
+        for record in train(tiny(steps=100_000, save_every=1, **{{"net.width": 256}}), {out!r}, device="cpu"):
+            print("update", record.step, flush=True)
+    print("child", child, flush=True)
+    os.waitpid(child, 0)
+    print("dead", flush=True)
 """
 
 
@@ -34,21 +40,27 @@ def trained(out, steps=6):
 def test_sigkill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
     """Saving takes most of each step here, so that random moments fall into it."""
     code = FOREVER.format(here=os.path.dirname(__file__), out=str(tmp_path))
+    command = [sys.executable, "-W", "ignore", "-c", code]
     last, mid_save, k = 0, 0, 0
-    while k < 6 or (not mid_save and k < 30):
-        process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
-        for _ in range(2):
-            process.stdout.readline()
-        time.sleep(0.0171 * k)
-        k += 1
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        mid_save += len(list((tmp_path / "checkpoints").glob("*.tmp")))
-        _, counters = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
-        assert counters["step"] > last  # it went on from where the last one was killed
-        last = counters["step"]
-        steps = [r["step"] for r in read_metrics(tmp_path)]
-        assert steps == list(range(1, len(steps) + 1)) and steps[-1] >= last
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as parent:
+        assert parent.stdin and parent.stdout
+        while k < 6 or (not mid_save and k < 30):
+            parent.stdin.write("another\n")
+            said: list[list[str]] = []
+            while len([words for words in said if words[0] == "update"]) < 2 or ["child"] not in [w[:1] for w in said]:
+                said.append(parent.stdout.readline().split())
+            time.sleep(0.0171 * k)
+            k += 1
+            os.kill(next(int(words[1]) for words in said if words[0] == "child"), signal.SIGKILL)
+            while parent.stdout.readline() != "dead\n":
+                pass
+            mid_save += len(list((tmp_path / "checkpoints").glob("*.tmp")))
+            _, counters = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
+            assert counters["step"] > last  # it went on from where the last one was killed
+            last = counters["step"]
+            steps = [r["step"] for r in read_metrics(tmp_path)]
+            assert steps == list(range(1, len(steps) + 1)) and steps[-1] >= last
+        parent.stdin.close()
     assert mid_save > 0, "no kill fell into a save: the test did not test"
 
 
