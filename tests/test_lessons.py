@@ -24,6 +24,7 @@ def code_cells(path: Path) -> list[str]:
 
 def test_the_citation_and_every_lesson_name_the_same_repository():
     assert f"repository-code: {REPOSITORY}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"git+{REPOSITORY}" in (ROOT / "README.md").read_text()
     owner_and_name = REPOSITORY.removeprefix("https://github.com/")
     for path in NOTEBOOKS:
         text = path.read_text()
