@@ -71,8 +71,10 @@ def without_badge(text: str) -> str:
 def linked(text: str) -> str:
     """README under a title of its own, and in CLAIMS.md "notebook 03" as a link."""
     text = text.replace("# imf_lite\n", "# README: run it\n", 1)
-    by_number = {path.stem.split("_")[0]: path.name for path in NOTEBOOKS}
-    return re.sub(r"(?<!`)notebook (\d\d|ablation)\b", lambda m: f"[{m[0]}](notebooks/{by_number[m[1]]})", text)
+    by_number = {path.stem[:2] if path.stem[:2].isdigit() else path.stem: path.name for path in NOTEBOOKS}
+    return re.sub(
+        r"(?<!`)notebook (\d\d|ablation|imagenet_run)\b", lambda m: f"[{m[0]}](notebooks/{by_number[m[1]]})", text
+    )
 
 
 def displayed(text: str) -> str:

@@ -44,7 +44,8 @@ def chord(net, z: Tensor, r: Tensor, t: Tensor, cond, n_eq: int, along: Tensor, 
 
     With u' = u(z - alpha h v_cond, r, t - alpha h) it regresses u on alpha v_cond + (1 - alpha) u'. Divided by alpha,
     that residual is MF's with (1 - alpha) (u - u') / (alpha h) for du/dt: du/dt itself as alpha -> 0, and flow
-    matching at alpha = 1; alpha = 1/2 is close to Shortcut models. SoFlow (arXiv 2512.15657) scales the same residual.
+    matching at alpha = 1. It steps back along v_cond, which belongs to one pair, so that the true u is its fixed point
+    only as alpha -> 0. SoFlow (arXiv 2512.15657) scales the same residual.
     """
     z, r, t, v_cond, few = of_rows(slice(n_eq, None), z, r, t, along, cond)
     back = alpha * (t - r)
@@ -57,7 +58,8 @@ def split(net, z: Tensor, r: Tensor, t: Tensor, cond, n_eq: int, along: Tensor) 
     """Interval splitting (SplitMeanFlow, arXiv 2507.16884): the displacement over [r, t] is the sum of its parts.
 
     h u(z_t, r, t) = (t - s) u(z_t, s, t) + (s - r) u(z_s, r, s) gives u its target; v_cond is not used where r < t,
-    and cancels. s is spread evenly between r and t over the rows of the batch (the paper draws it uniformly).
+    and cancels. s is spread evenly between r and t over the rows of the batch (the paper draws it uniformly). With s in
+    the middle, and steps of powers of two, this is a Shortcut model (arXiv 2410.12557).
     """
     z, r, t, v_cond, few = of_rows(slice(n_eq, None), z, r, t, along, cond)
     share = (torch.arange(len(z), device=z.device, dtype=z.dtype) + 0.5).view_as(t) / max(len(z), 1)

@@ -58,7 +58,7 @@ def test_the_summary_is_what_a_hand_computes(two):
 
 
 def test_the_logs_that_ship_give_the_numbers_of_a_second_calculation():
-    for name, last in (("digits_mf", 800), ("digits_imf", 800)):
+    for name, last in (("digits_mf", 800), ("digits_imf_boundary", 800)):
         lines = [json.loads(line) for line in (RESULTS / "logs" / name / "metrics.jsonl").read_text().splitlines()]
         raw = [line["raw_u_neq"] for line in lines]
         found, quarter = comparison.read(RESULTS / "logs" / name).summary(), raw[-(len(raw) // 4) :]

@@ -82,11 +82,11 @@ ANSWERS = {  # name: (right, a typical mistake, what is said of the mistake)
     "08.2": ((0.0, 0.5), (0.2, 0.5), "still counts once"),
     "08.3": (lambda d, n: 2 * d / n, lambda d, n: d / n, "two sets have two"),
     "family.1": (0.2, 1.0, "does nothing change"),
-    "family.2": (10.0, 9.0, "the nearer end"),
+    "family.2": (10.0, 9.0, "the other u"),
     "family.3": (
         lambda u, v, du, h, k: (k * v + (h - k) * (u - k * du)) / h,
         lambda u, v, du, h, k: (k * v + (h - k) * u) / h,
-        "falls as k",
+        "terms of first order",
     ),
 }
 

@@ -118,6 +118,7 @@ def figure(courses: Sequence[Course], window: int = 100) -> Figure:
     """Raw u-loss where r < t and where r = t, gradient norm, raw u-loss by t, and FID, against updates and minutes."""
     import matplotlib.pyplot as plt
 
+    measured = any(course.fids for course in courses)
     fig, axes = plt.subplots(2, 3, figsize=(10, 5.6), constrained_layout=True)
     panels = ("raw_u_neq", "raw_u_eq", "grad_norm")
     titles = ("raw u-loss, rows with r < t", "raw u-loss, rows with r = t", "gradient norm")
@@ -128,7 +129,7 @@ def figure(courses: Sequence[Course], window: int = 100) -> Figure:
         for ax, name in zip(axes[0], panels, strict=True):
             values = course.column(name)
             if not np.isnan(values).all():
-                ax.plot(steps, values, color=color, alpha=0.2, lw=0.5)
+                ax.plot(steps, values, color=color, alpha=0.35, lw=0.5)
                 at, mean, width = running(steps, values, window)
                 ax.plot(at, mean, color=color, label=course.name)
                 ax.fill_between(at, mean - width, mean + width, color=color, alpha=0.2, lw=0)
@@ -144,9 +145,7 @@ def figure(courses: Sequence[Course], window: int = 100) -> Figure:
     axes[1, 0].set(title="raw u-loss by t, last quarter", xlabel="t", yscale="log")
     for ax, label in zip(axes[1, 1:], ("updates", "minutes"), strict=True):
         ax.set(title="FID while training", xlabel=label)
-        if not any(course.fids for course in courses):
-            ax.set_title("FID: not measured while training")
-            ax.set_axis_off()
+        ax.set_visible(measured)
     return fig
 
 

@@ -15,7 +15,6 @@ from imf_lite.configs import Flexible, MLPConfig
 from imf_lite.networks import build
 from imf_lite.objective import Objective
 
-from ..ground_truth.exact import gaussian_u, gaussian_v
 from .answers import Unfit, call, compare, exercise, numbers
 from .batches import operations, rows, some_draws, some_net
 
@@ -164,7 +163,7 @@ def of_the_means(answer: Any) -> str:
         "that is one mean's: two sets have two.": np.array([d / n for d, n in sizes]),
         "the squared length, not the length.": np.array([(2 * d / n) ** 0.5 for d, n in sizes]),
     }
-    return compare(found, truth, mistakes, 0.05, "The covariances add about d^2 / n: much more.")
+    return compare(found, truth, mistakes, 0.05, "The covariances add about half of d^2 / n: much more.")
 
 
 @exercise("family.1")
@@ -188,7 +187,7 @@ def first_order(answer: Any) -> str:
 
 @exercise("family.2")
 def both_ends(answer: Any) -> str:
-    """A number, by what α-Flow's pull on u(z, r, t) grows at α = 0.1 if nothing is detached."""
+    """A number, the factor by which u's coefficient in α-Flow's residual grows at α = 0.1 if nothing is detached."""
     alpha, u, near, v = 0.1, *torch.tensor([0.7, -0.2, 0.4])
     pulls = []
     with torch.enable_grad():
@@ -199,25 +198,24 @@ def both_ends(answer: Any) -> str:
             pulls.append(torch.autograd.grad(residual.square(), [at, end], allow_unused=True))
     (plain, _), (more, other) = pulls
     mistakes = {
-        "that is the pull on the nearer end, relative to the same.": [float(-other / plain)],
+        "that is the coefficient of the other u, relative to the same.": [float(-other / plain)],
         "nothing detached, the difference pulls as well.": [1.0],
     }
-    then = "And the nearer end is pulled the other way, nearly as hard: the loss now regresses their difference."
+    then = "The other u has nearly the opposite coefficient: lesson 2's loss without the stop-gradient, in the limit."
     return compare(numbers(answer), [float(more / plain)], mistakes, 1e-3, then)
 
 
 @exercise("family.3")
 def short_part(answer: Any) -> str:
     """A function (u, v, du_dt, h, k) -> SplitMeanFlow's target at s = t - k, to first order in k."""
-    mean, std = torch.tensor([0.7], dtype=torch.float64), 0.5
-    z, r, t = (torch.tensor([[x]], dtype=torch.float64) for x in (0.3, 0.2, 0.8))
-    v = gaussian_v(z, t, mean, std)
-    tangent = (v, torch.zeros_like(r), torch.ones_like(t))
-    u, du_dt = torch.func.jvp(lambda z, r, t: gaussian_u(z, r, t, mean, std), (z, r, t), tangent)
-    errors = [float((call(answer, u, v, du_dt, t - r, k) - u).abs().max()) for k in (1e-2, 1e-3)]
-    if errors[1] > 0.05 * errors[0] or errors[0] > 0.01:
-        order = "does not vanish with k" if errors[1] > 0.5 * errors[0] else "falls as k, not as its square"
-        return (
-            f"for the exact u of a Gaussian your target's error {order}: on the part [r, s], z and t have moved, too."
-        )
-    return "right. What is left is of second order; divided by k, as k goes to 0, this is the MeanFlow identity."
+    u, v, du_dt = torch.randn(3, 50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    h = torch.full((50, 1), 0.6, dtype=torch.float64)
+    errors = []
+    for k in (1e-2, 1e-3):
+        on_both_parts = (k * v + (h - k) * (u - k * du_dt)) / h
+        errors.append(float((call(answer, u, v, du_dt, h, k) - on_both_parts).abs().max()))
+    if errors[1] > max(0.05 * errors[0], 1e-9):
+        if errors[1] > 0.5 * errors[0]:
+            return "not yet: on the short part the average is v, on the long one nearly u; weigh them by their lengths."
+        return "not yet: terms of first order in k are missing; on the part [r, s], z and t have moved, too."
+    return "right. Set it equal to u, divide by k, and let k go to 0: the MeanFlow identity."

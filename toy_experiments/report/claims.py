@@ -85,7 +85,7 @@ def full(*names: str) -> str:
     """How a claim is tried at full scale."""
     for name in names:
         recipes.get(f"imagenet_{name}")
-    return "notebook 08, `-p recipe " + "`, `".join(names) + "`"
+    return "notebook imagenet_run, `-p recipe " + "`, `".join(names) + "`"
 
 
 CLAIMS = [
