@@ -138,10 +138,26 @@ def test_slopes_are_zero_where_r_equals_t_and_carry_no_gradient(kind):
         assert found.shape == z.shape and not found.requires_grad and (found[: d.n_eq] == 0).all()
 
 
+def test_a_finite_chord_along_pairs_has_another_fixed_point():
+    """For data and noise N(0, 1) the true u(e, 0, 1) is 0: MF's mean residual is 0 there, a long chord's is not."""
+    g, one = generator("cpu", 1), torch.ones(400_000, 1, dtype=torch.float64)
+    exact, (e, x) = Gaussian(0.0, 1.0), torch.randn(2, len(one), 1, generator=g, dtype=torch.float64)
+
+    def residual(alpha):
+        slope = relatives.chord(exact, e, 0 * one, one, Cond(), 0, e - x, alpha)
+        mean = (exact.u(e, 0 * one, one) - (e - x - slope)) * e
+        return float(mean.mean() / e.square().mean())
+
+    assert residual(0.5) == pytest.approx(-2 * (1 - 0.5**0.5), abs=0.02)  # by hand, see notebooks/family.ipynb
+    assert abs(residual(0.01)) < 0.02 < abs(residual(0.1))
+
+
 def test_recipes_of_relatives_are_mf_but_for_the_slope():
     mf = get("digits_mf")
-    for name, kind in (("digits_alpha", "chord"), ("digits_split", "split")):
-        assert override(get(name), {"name": "digits_mf", "derivative": "jvp"}) == mf and get(name).derivative == kind
+    for name, kind, p in (("digits_alpha", "chord", 1.0), ("digits_split", "split", 0.0)):
+        found = get(name)
+        assert override(found, {"name": "digits_mf", "derivative": "jvp", "p": mf.p}) == mf
+        assert (found.derivative, found.p) == (kind, p)
     with pytest.raises(ValueError, match="set method to 'mf'"):
         get("digits_imf", derivative="chord")
     with pytest.raises(ValueError, match="it is a share, of chord above 0"):
