@@ -44,8 +44,8 @@ def chord(net, z: Tensor, r: Tensor, t: Tensor, cond, n_eq: int, along: Tensor, 
 
     With u' = u(z - alpha h v_cond, r, t - alpha h) it regresses u on alpha v_cond + (1 - alpha) u'. Divided by alpha,
     that residual is MF's with (1 - alpha) (u - u') / (alpha h) for du/dt: du/dt itself as alpha -> 0, and flow
-    matching at alpha = 1. It steps back along v_cond, which belongs to one pair, so that the true u is its fixed point
-    only as alpha -> 0. SoFlow (arXiv 2512.15657) scales the same residual.
+    matching at alpha = 1. A straight step of finite length leaves the flow, so that the true u is its fixed point only
+    as alpha -> 0. SoFlow (arXiv 2512.15657) scales the same residual.
     """
     z, r, t, v_cond, few = of_rows(slice(n_eq, None), z, r, t, along, cond)
     back = alpha * (t - r)

@@ -73,9 +73,9 @@ def test_the_logs_that_ship_give_the_numbers_of_a_second_calculation():
         assert found["spikes per 1,000"] == 1000 * sum(r > 3 * statistics.median(quarter) for r in quarter) / len(
             quarter
         )
-        bins = [[line["raw_u_by_t"][3] for line in lines[-len(quarter) :]]]
+        fourth = [line["raw_u_by_t"][3] for line in lines[-len(quarter) :]]
         by_t = comparison.read(RESULTS / "logs" / name).by_t()
-        assert by_t[3] == pytest.approx(statistics.fmean(v for v in bins[0] if v is not None))
+        assert by_t[3] == pytest.approx(statistics.fmean(v for v in fourth if v is not None))
 
 
 def test_mf_and_imf_have_the_colours_of_the_lessons(two):

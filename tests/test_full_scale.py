@@ -55,6 +55,8 @@ def test_operations_are_those_of_layers_counted_by_hand():
     fm = recipes.get("imagenet_mf_b2", method="fm", guidance=None, **{"draws.p_r_neq_t": 0.0})
     one = flops.per_image(fm, (4, 32, 32), 1000)  # three forwards of 12 layers of another design
     assert 3.5e11 < count < 4e11 and 1.2e11 < one < 1.5e11
+    digits = {k: flops.per_image(recipes.get("digits_mf", derivative=k), (1, 8, 8), 10) for k in ("jvp", "mixed")}
+    assert 1.05 < digits["mixed"] / digits["jvp"] < 1.25  # v_theta is one more forward, on half of the rows
     assert flops.peak("NVIDIA H100 80GB HBM3", "bf16") == 989e12 and flops.peak("a toaster", "bf16") is None
 
 

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from test_project import NOTEBOOKS, PROJECT, ROOT
+from test_project import NOTEBOOKS, PROJECT, ROOT, build_wheel
 
 REPOSITORY = PROJECT["urls"]["Repository"]
 CLONE_ONLY = ("imagenet_run", "step_cost")  # they use benchmarks/
@@ -64,12 +64,9 @@ def elsewhere(tmp_path_factory):
     where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(where, capture_output=True, text=True, check=True).stdout.strip())
     site.joinpath("libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")  # its own .pth files do not count
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "-w", folder, ROOT], check=True)
     (folder / "empty").mkdir()
-    (wheel,) = folder.glob("*.whl")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return python, folder / "empty", wheel, environment
+    return python, folder / "empty", build_wheel(folder), environment
 
 
 def test_a_lesson_installs_the_package_and_runs_in_an_empty_folder(elsewhere):
@@ -79,12 +76,8 @@ def test_a_lesson_installs_the_package_and_runs_in_an_empty_folder(elsewhere):
     absent = subprocess.run([python, "-c", "import torch, imf_lite"], **run)
     assert "No module named 'imf_lite'" in absent.stderr
 
-    def local(path: Path) -> Path:
-        target = empty / path.name
-        target.write_text(path.read_text().replace(f"git+{REPOSITORY}", wheel.as_uri()))
-        return target
-
-    lesson = local(ROOT / "notebooks" / "01_from_velocity_to_average_velocity.ipynb")
+    lesson, original = empty / "lesson.ipynb", ROOT / "notebooks" / "01_from_velocity_to_average_velocity.ipynb"
+    lesson.write_text(original.read_text().replace(f"git+{REPOSITORY}", wheel.as_uri()))
     execute = "import nbformat, nbclient, sys; nbclient.NotebookClient(nbformat.read(sys.argv[1], 4)).execute()"
     done = subprocess.run([python, "-c", execute, lesson], **run)
     assert not done.returncode, done.stderr[-3000:]

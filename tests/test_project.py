@@ -34,6 +34,16 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REQUIREMENTS = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 
 
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+
+
+def build_wheel(folder: Path) -> Path:
+    """The project's wheel, as setuptools builds it."""
+    subprocess.run([*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def documented_commands() -> list[str]:
     texts = [(ROOT / name).read_text() for name in ("README.md", "docs/command_line.md", "docs/full_scale.md")]
     blocks = re.findall(r"```bash\n(.*?)```", "".join(texts), re.S)
@@ -181,11 +191,9 @@ def test_nothing_names_a_place_that_others_do_not_have():
 
 def test_the_wheel_samples_from_an_empty_folder_by_the_name_of_a_shipped_network(tmp_path):
     """The wheel as setuptools builds it, unpacked beside this environment's libraries; nothing of the clone is used."""
-    pip, empty = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"], tmp_path / "empty"
+    empty = tmp_path / "empty"
     empty.mkdir()
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+    subprocess.run([*PIP, "install", "--no-deps", "--target", tmp_path / "site", build_wheel(tmp_path)], check=True)
     packages = {p.parent.name for p in (tmp_path / "site").glob("*/__init__.py")}
     assert packages == {"imf_lite", "toy_experiments"}
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}

@@ -138,7 +138,7 @@ def test_slopes_are_zero_where_r_equals_t_and_carry_no_gradient(kind):
         assert found.shape == z.shape and not found.requires_grad and (found[: d.n_eq] == 0).all()
 
 
-def test_a_finite_chord_along_pairs_has_another_fixed_point():
+def test_a_finite_chord_has_another_fixed_point():
     """For data and noise N(0, 1) the true u(e, 0, 1) is 0: MF's mean residual is 0 there, a long chord's is not."""
     g, one = generator("cpu", 1), torch.ones(400_000, 1, dtype=torch.float64)
     exact, (e, x) = Gaussian(0.0, 1.0), torch.randn(2, len(one), 1, generator=g, dtype=torch.float64)

@@ -30,10 +30,8 @@ def shipped(name: str) -> Network:
 
 def some_net(g: torch.Generator | None = None, **changes: Any) -> Network:
     """Lesson 2's network, whose weights are nowhere zero; with changes it has classes. g: gives the random numbers."""
-    net, g = (
-        build(MLPConfig(width=64, depth=3, **changes), (2,), 3 if changes else None, seed=0),
-        g or generator("cpu", 0),
-    )
+    net = build(MLPConfig(width=64, depth=3, **changes), (2,), 3 if changes else None, seed=0)
+    g = g or generator("cpu", 0)
     for p in net.parameters():
         p.data += 0.1 * torch.randn(p.shape, generator=g)
     return net

@@ -25,7 +25,7 @@ from imf_lite.sampling import generate
 from imf_lite.system.paths import pretrained_folder
 from imf_lite.system.rng import generator
 
-from ..ground_truth import datasets, distances
+from ..ground_truth import distances
 from ..ground_truth.exact import gaussian_flow, gaussian_u, gaussian_v
 from ..tables import excess
 from .answers import Unfit, call, chosen, compare, exercise, numbers
@@ -35,11 +35,11 @@ from .batches import rows, shipped, some_draws, some_net
 @exercise("04.1")
 def last_rate(answer: Any) -> str:
     """Two numbers, for MF and for iMF: the smallest learning rate of the sweep at which no network survives."""
-    real = datasets.load("eight_gaussians").held_out.x
-    noise = distances.sliced_wasserstein(torch.randn(real.shape, generator=generator("cpu", 0)), real)
     dead: dict[tuple, list[bool]] = {}
     for r in rows("knobs", knob="lr"):
-        dead.setdefault((r["variant"], r["value"]), []).append(r["sw1"] is None or abs(r["sw1"] / noise - 1) < 0.02)
+        dead.setdefault((r["variant"], r["value"]), []).append(
+            r["sw1"] is None or distances.is_of_noise(r["sw1"], "eight_gaussians")
+        )
     none, some = (
         [min(lr for (v, lr), d in dead.items() if v == m and f(d)) for m in ("mf", "head")] for f in (all, any)
     )

@@ -10,7 +10,6 @@ asked for and an empty `sw1` mean that training stopped at a gradient that was n
 from __future__ import annotations
 
 import warnings
-from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import tyro
 from matplotlib.figure import Figure
 
 from imf_lite import losses, training
-from imf_lite.system.rng import generator
 
 from ..figures import plots
 from ..ground_truth import datasets, distances
@@ -163,13 +161,6 @@ def figure(rows: list[dict]) -> Figure:
     return fig
 
 
-@cache
-def noise_distance(points: str) -> float:
-    """The distance of untouched noise from a point set: what a network that outputs zero scores."""
-    real = datasets.load(points).held_out.x
-    return distances.sliced_wasserstein(torch.randn(real.shape, generator=generator("cpu", 0)), real)
-
-
 def points_of(row: dict) -> str:
     """The point set of a row of knobs.csv."""
     if str(row["knob"]).startswith("mode width"):
@@ -179,9 +170,7 @@ def points_of(row: dict) -> str:
 
 def is_dead(row: dict) -> bool:
     """Whether a run stopped, or its samples lie within 2 % of where untouched noise lies."""
-    if row["sw1"] in ("", None):
-        return True
-    return abs(row["sw1"] / noise_distance(points_of(row)) - 1) < 0.02
+    return row["sw1"] in ("", None) or distances.is_of_noise(row["sw1"], points_of(row))
 
 
 def by_time(values: list[list[float | None]], buckets: int = 60) -> np.ndarray:

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from imf_lite.data.images import grid
+from imf_lite.training.comparison import METHOD_COLORS
 
-COLORS = {"fm": "#56B4E9", "mf": "#D55E00", "imf": "#0072B2", "data": "#222222", "noise": "#B8B8B8"}
+COLORS = METHOD_COLORS | {"data": "#222222", "noise": "#B8B8B8"}
 OTHER = ("#009E73", "#CC79A7", "#E69F00", "#8A8A8A", "#8C6BB1")
 """for what is not a method: the parts of a loss or a step, classes, settings"""
 LINES = {"fm": ":", "mf": "--", "imf": "-", "data": "-", "noise": "-"}

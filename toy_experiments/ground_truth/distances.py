@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from statistics import mean, stdev
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from imf_lite.system.rng import generator
 
-from .datasets import points
+from .datasets import load, points
 
 N = 8000
 PROJECTIONS = 256
@@ -38,6 +39,18 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
     uniform = torch.full((len(a),), 1 / len(a), dtype=torch.float64)
     cost = ot.dist(a.double(), b.double())
     return float(ot.emd2(uniform, uniform, cost, numItermax=1_000_000)) ** 0.5
+
+
+@cache
+def noise_distance(name: str) -> float:
+    """The distance of untouched noise from a point set: what a network that outputs zero scores."""
+    real = load(name).held_out.x
+    return sliced_wasserstein(torch.randn(real.shape, generator=generator("cpu", 0)), real)
+
+
+def is_of_noise(distance: float, name: str) -> bool:
+    """Whether a distance from a point set is that of untouched noise, within 2 %."""
+    return abs(distance / noise_distance(name) - 1) < 0.02
 
 
 def spread(values: Sequence[float]) -> float:
