@@ -23,8 +23,14 @@ Precision = Literal["fp32", "tf32", "bf16"]
 Guided = Literal["no", "omega", "interval"]
 """which guidance a network takes as input: none; omega; or omega and the interval [t_min, t_max]"""
 
+Predict = Literal["u", "x"]
+"""what the last layers give: u itself, or the denoised image x from which u = (z_t - x) / t follows (pixel MeanFlow)"""
+
 Normalisation = Literal["imf", "mf", "fitted"]
 """how latents are scaled: iMF's constants per channel, Stable Diffusion's factor (MF), or fitted to the data"""
+
+T_CLIP = 0.05
+"""x-prediction divides by max(t, T_CLIP): z_t - x and t both vanish as t -> 0 (pMF's reference code)"""
 
 OMEGA_MAX = 8.0
 """guidance scales are drawn from [1, OMEGA_MAX] in training (iMF, appendix A)"""
@@ -68,6 +74,8 @@ def check_sizes(net: Any, names: tuple[str, ...]) -> None:
             raise ValueError(f"net.{name} = {getattr(net, name)}; it must be at least 1.")
     if net.v_depth is not None and not 0 <= net.v_depth <= net.depth:
         raise ValueError(f"v_depth = {net.v_depth}; it counts blocks of the {net.depth}: 0 to {net.depth}.")
+    if net.noise_scale <= 0:
+        raise ValueError(f"net.noise_scale = {net.noise_scale}; a standard deviation must be positive.")
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,10 @@ class MLPConfig:
     """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
     v_depth: int | None = None
     """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
+    predict: Predict = "u"
+    """what the last layers give: u, or the denoised image, from which u is computed (pixel MeanFlow)"""
+    noise_scale: float = 1.0
+    """standard deviation of the noise at t = 1; pMF's larger images take 2 or 4"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -109,6 +121,10 @@ class TransformerConfig:
     """blocks of the v-branch, which leaves the u-path that many blocks before its end; None: no v-head"""
     guided: Guided = "no"
     """which guidance is an input: omega; or, with interval, omega, t_min and t_max"""
+    predict: Predict = "u"
+    """what the last layers give: u, or the denoised image, from which u is computed (pixel MeanFlow)"""
+    noise_scale: float = 1.0
+    """standard deviation of the noise at t = 1; pMF's larger images take 2 or 4"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -132,10 +148,24 @@ class DiTConfig(TransformerConfig):
     modern: bool = True
     """SwiGLU, RMSNorm, rotary positions, no biases, norms on q and k, and their initial weights; else those of DiT, for
     the ablation (the norm before the last layer stays RMSNorm)"""
+    bottleneck: int | None = None
+    """channels to which a patch is reduced before it is embedded (pMF); None: it is embedded directly"""
+    grid_positions: bool = False
+    """a learnt position for every token, and rotary positions of row and column on the patch tokens alone (pMF); else
+    rotary positions along the sequence of all tokens (iMF)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, ("class_tokens", "omega_tokens", "interval_tokens", "time_tokens"))
+        if self.bottleneck is not None and self.bottleneck < 1:
+            raise ValueError(f"net.bottleneck = {self.bottleneck}; it must be at least 1, or None.")
+        if self.grid_positions and not self.modern:
+            raise ValueError("net.grid_positions are rotary: they need net.modern.")
+        if self.grid_positions and self.width // self.heads % 4:
+            raise ValueError(
+                f"width {self.width} over {self.heads} heads: rotary positions of row and column take a multiple of 4 "
+                "for each head."
+            )
 
 
 @dataclass(frozen=True)
@@ -227,6 +257,14 @@ def imf_net(depth: int, width: int, heads: int, v_depth: int | None = 8) -> DiTC
     return DiTConfig(width=width, depth=depth, heads=heads, v_depth=v_depth, guided="interval")
 
 
+def pmf_net(depth: int, width: int, heads: int, noise_scale: float = 1.0) -> DiTConfig:
+    """pMF's transformer of a size on pixels in patches of 16: iMF's, which predicts the image (arXiv 2601.22158)."""
+    return DiTConfig(
+        width=width, depth=depth, heads=heads, patch=16, v_depth=8, guided="interval", predict="x",
+        noise_scale=noise_scale, bottleneck=256 if width > 1024 else 128, grid_positions=True,
+    )  # fmt: skip
+
+
 PRESETS: dict[str, AdaLNConfig | DiTConfig] = {
     "mf_tiny": mf_net(4, 64, 4),
     "mf_s4": mf_net(12, 384, 6, 4),
@@ -240,5 +278,9 @@ PRESETS: dict[str, AdaLNConfig | DiTConfig] = {
     "imf_m2": imf_net(24, 768, 12),
     "imf_l2": imf_net(32, 1024, 16),
     "imf_xl2": imf_net(48, 1024, 16),
+    "pmf_b16": pmf_net(16, 768, 12),
+    "pmf_l16": pmf_net(32, 1024, 16),
+    "pmf_h16": pmf_net(48, 1280, 16, noise_scale=2.0),
 }
-"""networks by name: the published sizes, on 4 x 32 x 32 latents with 1,000 classes, and tiny ones for a CPU"""
+"""networks by name: the published sizes, on 4 x 32 x 32 latents (pmf: 3 x 256 x 256 pixels) with 1,000 classes, and
+tiny ones for a CPU"""

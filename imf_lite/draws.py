@@ -32,10 +32,14 @@ class Draws(NamedTuple):
     n_eq: int
 
 
-def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, guided: Guided = "no") -> Draws:
+def draw(
+    x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, guided: Guided = "no",
+    noise_scale: float = 1.0,
+) -> Draws:  # fmt: skip
     """Draw noise, times, dropped labels and, for a guided network, omega and interval.
 
-    x (B, ...) data, y (B,) labels. Guidance is drawn last: the rest is the same with and without it.
+    x (B, ...) data, y (B,) labels; noise_scale: standard deviation of e. Guidance is drawn last: the rest is the same
+    with and without it.
     A fixed count of rows, the first B - round(B * p_r_neq_t), gets r = t; they keep the larger of
     their two times (iMF's reference code). Raises ValueError for integer data or mismatched labels.
     """
@@ -43,7 +47,7 @@ def draw(x: Tensor, y: Tensor | None, config: DrawConfig, g: torch.Generator, gu
     B = len(x)
     if y is not None and y.shape != (B,):
         raise ValueError(f"y has shape {tuple(y.shape)}, but x holds {B} samples: labels must be ({B},).")
-    e = torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
+    e = noise_scale * torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
     pair = two_times(B, config, g, x.device)
     t, r = (s.view(B, *[1] * (x.ndim - 1)) for s in (pair.amax(0), pair.amin(0)))
     n_eq = B - round(B * config.p_r_neq_t)

@@ -39,7 +39,7 @@ def rule(method: str, guidance: Fixed | Flexible | None = None):
 
 def conditional(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor) -> tuple[Tensor, Tensor]:
     """MeanFlow without guidance: target and tangent are both the conditional velocity e - x."""
-    v_cond = draws.e - draws.x
+    v_cond = net.conditional_velocity(z, draws.x, draws.e, draws.t)
     return v_cond, v_cond
 
 
@@ -54,7 +54,7 @@ def predicted(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor) -> tuple[Te
     v_theta = own
     if draws.n_eq < len(z):
         v_theta = torch.cat([own[: draws.n_eq], net.velocity(z[rows], draws.t[rows], cond.rows(rows))])
-    return draws.e - draws.x, v_theta
+    return net.conditional_velocity(z, draws.x, draws.e, draws.t), v_theta
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def fixed(
     (1 - kappa) v_g = omega v_c* + (1 - omega - kappa) v_u, which is scale omega / (1 - kappa).
     Rows that lost their label are not guided. The tangent is v_g itself (MF), or v_c (iMF's loss).
     """
-    v_cond = draws.e - draws.x
+    v_cond = net.conditional_velocity(z, draws.x, draws.e, draws.t)
     y, drop = labels(draws)
     v_c, v_u = velocities(
         net, z, draws, own, Cond(y), Cond(torch.full_like(y, net.num_classes)), along_v_c or guidance.kappa > 0
@@ -93,7 +93,7 @@ def flexible(net, z: Tensor, draws: Draws, cond: Cond, own: Tensor, guidance: Fl
     Both velocities are those of the interval (0, 1), as on rows with r = t. Rows that lost their
     label have target v_cond and tangent v_u.
     """
-    v_cond = draws.e - draws.x
+    v_cond = net.conditional_velocity(z, draws.x, draws.e, draws.t)
     omega = cond.omega_at(draws.t.flatten())
     zeros, ones, (y, drop) = torch.zeros_like(omega), torch.ones_like(omega), labels(draws)
     everywhere = (None, None) if draws.t_min is None else (zeros, ones)

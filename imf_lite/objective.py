@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 
 from . import guidance, losses
 from .conditions import Cond, check_data, check_labels, readable
-from .configs import Method
+from .configs import T_CLIP, Method
 from .draws import Draws
 
 if TYPE_CHECKING:
     from .networks import Network
+
+
+T_SEEN = 0.8
+"""the perceptual term acts below this time (pMF)"""
 
 
 class Step(NamedTuple):
@@ -43,11 +48,14 @@ class Objective(nn.Module):
         rule: what is regressed and along what, see guidance.rule; default: unguided.
         slope: how du/dt is computed; lessons pass a wrong one on purpose.
         bf16: matrix products of the trained and the guidance forwards in bfloat16; slope and loss stay in float32.
+        perceptual: a distance (x_hat, x) -> (B,) that is added where t < 0.8, under the adaptive weight and times
+            perceptual_weight; x_hat is the denoised image that u implies (pMF, arXiv 2601.22158).
     """
 
     def __init__(
         self, net: Network, method: Method, p: float = 1.0, c: float = 0.01, rule=None, slope=losses.slope,
-        bf16: bool = False,
+        bf16: bool = False, perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+        perceptual_weight: float = 0.4,
     ):  # fmt: skip
         super().__init__()
         if method not in ("fm", "mf", "imf"):
@@ -57,6 +65,7 @@ class Objective(nn.Module):
         self.net, self.method, self.p, self.c = net, method, p, c
         self.rule = rule or guidance.rule(method)
         self.slope, self.bf16 = slope, bf16
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
 
     def forward(self, draws: Draws) -> Step:
         """Loss and per-row records of one batch. Raises ValueError where the draws contradict the network."""
@@ -85,6 +94,10 @@ class Objective(nn.Module):
             raw_v = squares(v - target)
             loss = loss + losses.adaptive(raw_v, self.p, self.c)
             raw_v = raw_v.detach()
+        if self.perceptual is not None:
+            x_hat = z - t.clamp(min=T_CLIP) * u
+            seen = self.perceptual(x_hat, x) * (t.flatten() < T_SEEN)  # noisier images have no detail to compare
+            loss = loss + self.perceptual_weight * losses.adaptive(seen, self.p, self.c)
         h_du_dt = squares(h * slope.value).sqrt() if slope.value is not None else torch.zeros_like(raw_u)
         return Step(loss.mean(), raw_u.detach(), raw_v, t.flatten(), h.flatten(), h_du_dt.detach())
 

@@ -24,12 +24,12 @@ def sample(
 ) -> Tensor:  # fmt: skip
     """Few-step sampling z_r = z_t - (t - r) u(z_t, r, t), from t = 1 to 0 (MF eq. 12, algorithm 2).
 
-    e (B, ...) is noise N(0, I), y (B,) the classes; returns data (B, ...). `steps` equal intervals cost
-    as many network evaluations (NFE), the u-branch only. A guided network takes the scale omega >= 1
-    (a number or (B,); default 1, no guidance) and the interval (t_min, t_max) in which it acts
+    e (B, ...) is noise N(0, I), which is multiplied by the network's noise_scale here; y (B,) the classes; returns data
+    (B, ...). `steps` equal intervals cost as many network evaluations (NFE), the u-branch only. A guided network takes
+    the scale omega >= 1 (a number or (B,); default 1, no guidance) and the interval (t_min, t_max) in which it acts
     (default (0, 1)), both unchanged in every step.
     """
-    z, cond = e, conditions(net, e, y, omega, interval)
+    z, cond = getattr(net, "noise_scale", 1.0) * e, conditions(net, e, y, omega, interval)
     for t, r in intervals(e, steps):
         z = z - (t - r) * net.u(z, r, t, cond)
     return z
@@ -45,7 +45,7 @@ def euler(
     Where r = t a guided network has learnt the interval (0, 1) only, so the interval is applied here:
     omega inside, 1 outside.
     """
-    z, cond = e, conditions(net, e, y, omega, interval)
+    z, cond = getattr(net, "noise_scale", 1.0) * e, conditions(net, e, y, omega, interval)
     for t, r in intervals(e, steps):
         z = z - (t - r) * net.velocity(z, t, at(cond, t.flatten()))
     return z

@@ -20,7 +20,12 @@ CONFIGS = {
     "mlp": MLPConfig(width=32, depth=3),
     "dit": DiTConfig(width=24, depth=3, heads=2, class_tokens=2, time_tokens=2, omega_tokens=1, interval_tokens=1),
     "adaln": AdaLNConfig(width=24, depth=3, heads=2),
-}
+    "mlp_x": MLPConfig(width=32, depth=3, predict="x"),
+    "pmf": DiTConfig(
+        width=24, depth=3, heads=2, class_tokens=2, time_tokens=2, omega_tokens=1, interval_tokens=1, predict="x",
+        bottleneck=3, grid_positions=True,
+    ),
+}  # fmt: skip
 SHAPE = (1, 4, 4)
 
 

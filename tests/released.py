@@ -19,9 +19,13 @@ SIZES = {"B": (768, 12, 12), "M": (768, 24, 12), "L": (1024, 32, 16), "XL": (102
 """width, depth and heads of the published networks"""
 
 
-def of_authors() -> tuple[dict[str, Tensor], Cond]:
+PMF = FIXTURES / "pmf_released"
+TINY_PMF = PMF / "pMF-tiny-4.pth"
+AUTHORS_PMF = {k: torch.load(PMF / f"{k}.pt", weights_only=True) for k in ("inputs", "outputs")}
+
+
+def of_authors(given: dict[str, Tensor] = AUTHORS["inputs"]) -> tuple[dict[str, Tensor], Cond]:
     """The recorded inputs of u, with times as (B, 1, 1, 1)."""
-    given = AUTHORS["inputs"]
     times = {k: given[k].view(-1, 1, 1, 1) for k in ("t", "h")}
     return given | times, Cond(given["y"], given["omega"], given["t_min"], given["t_max"])
 

@@ -24,12 +24,19 @@ def run(path, **inputs):
 
 @pytest.mark.parametrize(
     ("kind", "guided", "half"),
-    [("mlp", "no", False), ("dit", "interval", False), ("adaln", "omega", False), ("dit", "interval", True)],
+    [
+        ("mlp", "no", False),
+        ("dit", "interval", False),
+        ("adaln", "omega", False),
+        ("dit", "interval", True),
+        ("pmf", "interval", False),
+    ],
 )
 def test_u_is_that_of_pytorch_at_any_batch(tmp_path, kind, guided, half):
     net = network(kind, guided=guided, width=96 if kind == "dit" else 24)
     said = export.export_u(net, tmp_path / "u.onnx", half)
     assert kind != "dit" or 0.95 < said["bytes"] / ((2 if half else 4) * sum(p.numel() for p in net.parameters())) < 1.3
+    assert said["noise_scale"] == 1
     assert said == json.loads((tmp_path / "u.json").read_text()) | {"shape": said["shape"]}
     g = torch.Generator().manual_seed(4)
     for count in (1, 7):

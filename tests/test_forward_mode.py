@@ -14,7 +14,7 @@ from imf_lite.forward_mode import jvp
 
 @pytest.mark.parametrize(
     "kind, changes",
-    [("mlp", {}), ("dit", {}), ("dit", {"modern": False}), ("adaln", {}), ("dit", {"guided": "interval"})],
+    [("mlp", {}), ("dit", {}), ("dit", {"modern": False}), ("adaln", {}), ("dit", {"guided": "interval"}), ("pmf", {})],
 )
 def test_value_and_rate_are_those_of_torch(kind, changes):
     guided = changes.get("guided", "no")

@@ -14,7 +14,7 @@ from imf_lite.draws import Draws, draw, power_law
 from imf_lite.objective import Objective
 from imf_lite.system.rng import generator
 
-KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
+KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln", "mlp_x", "pmf"])
 HEADS = pytest.mark.parametrize("v_depth", [None, 1])
 
 
@@ -92,10 +92,11 @@ def test_fixed_guidance_is_the_methods(kind, method, config, drop):
 def test_omega_one_is_no_guidance(kind):
     net, d = network(kind, 1, guided="interval"), guided_draws(dtype=torch.float32)
     target, _ = evaluate(net, d._replace(omega=torch.ones(8)), "imf", Flexible())
-    assert torch.equal(target, d.e - d.x)
+    v_cond = net.conditional_velocity(point(d)[0], d.x, d.e, d.t)  # e - x, clipped where x is predicted
+    assert torch.equal(target, v_cond) and (kind in ("mlp_x", "pmf") or torch.equal(v_cond, d.e - d.x))
     plain, d = network(kind), d._replace(omega=None, t_min=None, t_max=None)
     target, tangent = evaluate(plain, d, "mf", Fixed(1.0))
-    assert torch.equal(target, d.e - d.x) and torch.equal(tangent, d.e - d.x)
+    assert torch.equal(target, v_cond) and torch.equal(tangent, v_cond)
 
 
 def test_rows_outside_the_interval_are_not_guided():

@@ -11,7 +11,7 @@ from imf_lite import guidance, losses
 from imf_lite.objective import Objective
 from imf_lite.system.rng import generator
 
-KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
+KINDS = pytest.mark.parametrize("kind", ["mlp", "dit", "adaln", "mlp_x", "pmf"])
 
 
 @KINDS

@@ -29,7 +29,7 @@ def assert_same(a, b, **tolerance):
         assert_close(a[1][name], b[1][name], msg=name, **tolerance)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "dit"])
+@pytest.mark.parametrize("kind", ["mlp", "dit", "pmf"])
 @pytest.mark.parametrize("beta, method", [(0.0, "mf"), (1.0, "imf")])
 def test_the_mixed_tangent_ends_at_mf_and_at_imf(kind, beta, method):
     assert_same(graded("mf", relatives.slope("mixed", beta), kind), graded(method, kind=kind), rtol=1e-9, atol=1e-12)
@@ -42,7 +42,7 @@ def test_the_mixed_tangent_is_affine_in_between():
     assert_close(half, (zero + one) / 2) and not torch.allclose(zero, one)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "dit"])
+@pytest.mark.parametrize("kind", ["mlp", "dit", "pmf"])
 def test_the_chord_becomes_the_derivative_and_at_one_flow_matching(kind):
     mf = graded("mf", kind=kind)
     far, near = (graded("mf", relatives.slope("chord", a), kind) for a in (1e-2, 1e-3))

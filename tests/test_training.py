@@ -200,7 +200,7 @@ def test_compiled_and_eager_losses_and_gradients_agree():
         torch.testing.assert_close(p.grad, grads[name], rtol=1e-3, atol=1e-5 * grads[name].abs().max().item())
 
 
-@pytest.mark.parametrize("kind", ["adaln", "dit"])
+@pytest.mark.parametrize("kind", ["adaln", "dit", "pmf"])
 @pytest.mark.parametrize("method", ["mf", "imf"])
 def test_the_compiled_loss_is_one_graph(kind, method):
     """A graph that breaks still trains, at the pace of eager mode."""

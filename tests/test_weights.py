@@ -125,7 +125,10 @@ def test_other_dicts_are_refused(tmp_path):
         weights.load(tmp_path / "other.pth")
 
 
-@pytest.mark.parametrize("kind, v_depth, guided", [("mlp", 1, "interval"), ("dit", 0, "omega"), ("adaln", None, "no")])
+@pytest.mark.parametrize(
+    "kind, v_depth, guided",
+    [("mlp", 1, "interval"), ("dit", 0, "omega"), ("adaln", None, "no"), ("pmf", 1, "interval")],
+)
 def test_save_and_load_give_the_same_network(kind, v_depth, guided, tmp_path):
     net = network(kind, v_depth, guided=guided)
     weights.save_pretrained(net, tmp_path, {"recipe": "mine"})
@@ -249,7 +252,7 @@ def test_the_command_line_decodes_latents_of_a_network_by_diffusers_own_autoenco
     assert Image.open(picture).size == (512, 512)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "dit", "adaln"])
+@pytest.mark.parametrize("kind", ["mlp", "dit", "adaln", "pmf"])
 def test_without_the_v_branch_u_is_the_same(kind):
     net, draws = network(kind, 2), drawn()
     slim, (z, cond) = weights.without_v(net), point(draws)

@@ -23,7 +23,8 @@ from .options import (
 class Evaluate(MeasureOptions):
     """Measure a run, or trained weights, and write the scores as JSON; under torchrun, on all GPUs.
 
-    digits and fashion: FID, KID, precision and recall beside their floor. Against --reference: FID and Inception Score.
+    Pixels and fashion: FID, KID, precision and recall beside their floor. Against --reference, or statistics that were
+    prepared: FID and Inception Score.
     """
 
     omega: float | None = None
@@ -35,7 +36,7 @@ class Evaluate(MeasureOptions):
     seed: int = 0
     """seed of the noise"""
     extractor: str | None = None
-    """digits, fashion, or one of torch-fidelity such as inception-v3-compat; default: the data's own"""
+    """digits, fashion, or one of torch-fidelity such as inception-v3-compat; default: the data's own, else Inception"""
     out: Path | None = None
     """folder of the result; default: RUN/evaluation, or evaluation"""
 
@@ -61,7 +62,9 @@ def evaluate(options: Evaluate) -> None:
     images, weights = to_images(net, notes, options), options.extractor_weights
     nfe, seed, omega, interval = options.nfe, options.seed, options.omega, options.interval
     with matmul_precision(options.precision):
-        if options.reference or name not in ("digits", "fashion"):
+        own = {"digits": "digits", "fashion": "fashion", "FashionMNIST": "fashion"}.get(name)
+        pixels = name in data.pixels.TORCHVISION or (notes.get("latents", True) is None and not prepared(name))
+        if options.reference or not (own or pixels):
             extractor, n = options.extractor or "inception-v3-compat", 50_000 if options.n is None else options.n
             real = load_reference(options.reference, notes, extractor)
             with Progress(n, "sample", show=ranks.first) as progress:
@@ -70,9 +73,10 @@ def evaluate(options: Evaluate) -> None:
                     progress.add, ranks,
                 )  # fmt: skip
         else:
-            extractor, n = options.extractor or name, 1000 if options.n is None else options.n
-            if notes["latents"]:
-                evaluator: Evaluator = StoredEvaluator(pretrained_folder(name), images, extractor, weights, device)
+            extractor = options.extractor or own or "inception-v3-compat"
+            n = 1000 if options.n is None else options.n
+            if own == extractor == "fashion" or notes["latents"]:
+                evaluator: Evaluator = StoredEvaluator(pretrained_folder("fashion"), images, extractor, weights, device)
             else:
                 evaluator = Evaluator(data.load(name), extractor, weights, device)
             scores, real = evaluator(net, nfe, n, seed, sample, omega, interval), evaluator.real
@@ -92,3 +96,10 @@ def evaluate(options: Evaluate) -> None:
         if value is None or isinstance(value, float):
             print(f"{key:22} {'-' if value is None else f'{value:.4g}'}")
     print(out)
+
+
+def prepared(name: str) -> bool:
+    """Whether statistics of a data set's images lie beside what was prepared of it."""
+    from .. import data
+
+    return (data.folder_of(name) / "train" / "statistics.npz").exists()

@@ -23,7 +23,8 @@ class NetworkOptions:
     run: Path | None = None
     """folder of a trained run"""
     weights: str | None = None
-    """or: a released file (iMF-XL-2.pth), a folder that save_pretrained wrote, either's Hub name, or a shipped name"""
+    """or: a released file (iMF-XL-2.pth, pMF-B-16.pt), a folder that save_pretrained wrote, either's Hub name, or the
+    name of a shipped network"""
     ema: int = 0
     """which of a run's averages to use, if its recipe has more_emas; 0: the first"""
     size: int | None = None
@@ -82,7 +83,7 @@ def check_folder(out: Path | None) -> None:
 
 def check_ignored(options: NetworkOptions) -> None:
     """Raise UsageError for options that would have no effect on this network."""
-    released = options.weights is not None and options.weights.endswith(".pth")
+    released = options.weights is not None and options.weights.endswith((".pth", ".pt"))
     if options.ema and options.run is None:
         raise UsageError("--ema chooses among a run's averages: it goes with --run.")
     if not released and (options.size is not None or options.latents != "imf"):
@@ -134,7 +135,8 @@ def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> t
 
     if net.num_classes is None and not words:
         return None
-    known = fashion.CLASSES if notes.get("recipe", {}).get("data") == "fashion" else notes.get("classes", ())
+    of_fashion = notes.get("recipe", {}).get("data") in ("fashion", "FashionMNIST")
+    known = fashion.CLASSES if of_fashion else notes.get("classes", ())
     number = {name: k for k, name in enumerate(known)}
     count = net.num_classes or 0
     numbers = []
@@ -184,11 +186,11 @@ def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
 
 def load_reference(reference: str | None, notes: dict, extractor: str) -> Reference:
     """What samples are compared with: the statistics given, or those of the images that a network learnt."""
+    from ..data import folder_of
     from ..evaluation import references
-    from ..system.paths import data_folder
 
     name = notes.get("recipe", {}).get("data", "imagenet")
-    return references.load_reference(reference or data_folder() / "latents" / name / "train", extractor)
+    return references.load_reference(reference or folder_of(name) / "train", extractor)
 
 
 def guidance_name(omega: float | None, interval: tuple[float, float] | None) -> str:

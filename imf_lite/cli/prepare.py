@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Encode a data set's images with an autoencoder, once. Run again, it resumes. Under torchrun it uses all GPUs."""
+    """Encode a data set's images with an autoencoder, once; with --vae none, keep their pixels. Run again, it resumes.
+
+    Under torchrun it uses all GPUs.
+    """
 
     source: tyro.conf.Positional[str]
     """fashion (torchvision's download or Debian's package); a folder with CLASS/*.jpg, or with train/CLASS/*.jpg and,
     perhaps, test/ or val/ beside it; ImageNet's ILSVRC2012_img_train.tar; a folder of webdataset or parquet shards, or
     of images without classes. As with ADM and torchvision, EXIF orientation is ignored and transparency dropped"""
     vae: str | None = None
-    """autoencoder: stabilityai/sd-vae-ft-mse (default), or a local folder; fashion has its own"""
+    """autoencoder: stabilityai/sd-vae-ft-mse (default), or a local folder; fashion has its own; none: keep pixels"""
     out: Path | None = None
-    """folder of the latents; default: latents/SOURCE in the data folder"""
+    """folder that is written; default: latents/SOURCE, or with --vae none pixels/SOURCE, in the data folder"""
     size: int = 256
     """side to which a folder's images are cropped"""
     extractor: str | None = None
@@ -50,7 +53,7 @@ class Prepare:
 
 
 def prepare(options: Prepare) -> None:
-    """Encode both splits of a source into the data folder."""
+    """Encode both splits of a source, or keep their pixels, in the data folder."""
     from ..data import sources
     from ..data.autoencoder import load_vae
     from ..system import distributed
@@ -67,7 +70,8 @@ def prepare(options: Prepare) -> None:
     else:
         vae, name = vae or "stabilityai/sd-vae-ft-mse", Path(source).resolve().name.removesuffix(".tar")
         splits = sources.open_splits(source, options.size)
-    out = options.out or data_folder() / "latents" / name
+    vae = None if vae == "none" else vae
+    out = options.out or data_folder() / ("pixels" if vae is None else "latents") / name
     check_counts(options, batch=1, workers=0)
     check_folder(out)
     if source != "fashion" and out.resolve().is_relative_to(Path(source).resolve()):
@@ -75,7 +79,7 @@ def prepare(options: Prepare) -> None:
     if ranks.first:
         print("; ".join(f"{split}: {len(images):,} images" for split, images in splits.items()))
         print(name_classes(splits["train"].classes))
-    net, features = load_vae(vae).to(device), None
+    net, features = None if vae is None else load_vae(vae).to(device), None
     if options.extractor:
         from ..evaluation.extractors import extract  # torch-fidelity takes seconds to import
 
@@ -85,12 +89,14 @@ def prepare(options: Prepare) -> None:
         encode(splits, net, vae, out, features, options, device, ranks)
     if ranks.first:
         print(f"done: {out}")
+        if vae is None:
+            print(f"train on it by `imf-lite train fashion_pixels --data {out}`")
 
 
 def encode(
     splits: Mapping[str, Source],
     net,
-    vae: str,
+    vae: str | None,
     out: Path,
     features,
     options: Prepare,

@@ -67,7 +67,7 @@ class Train:
     on_non_finite: Literal["stop", "skip"] = "stop"
     """at a gradient that is not finite: stop before the update, or leave the update out (at most ten in a row)"""
     verify: bool = False
-    """read prepared latents whole before the first update, and compare them with their checksums"""
+    """read prepared latents or pixels whole before the first update, and compare them with their checksums"""
     fid_every: int = 0
     """updates between two measurements of one-step FID, kept in OUT/fid.jsonl (a multiple of save-every; the last
     checkpoint is measured, too); 0: none"""
@@ -97,10 +97,11 @@ def train(options: Train) -> None:
         verify(recipe)
     measure = partial(measure_newest, out, recipe.steps, options.fid_every, options.fid, device, ranks)
     init = load_init(options.init) if options.init else None
+    perceptual = load_perceptual(recipe, device)
     with catch_signals() as stop:
         records = training.train(
             recipe, out, device=device, compile=options.compile, ranks=ranks, init=init,
-            on_non_finite=options.on_non_finite, stop=stop,
+            on_non_finite=options.on_non_finite, stop=stop, perceptual=perceptual,
         )  # fmt: skip
         if ranks.first:
             report(records, recipe, out, device, ranks, measure)
@@ -136,18 +137,31 @@ def check_fid(recipe: Recipe, options: FIDOptions) -> None:
 
 
 def verify(recipe: Recipe) -> None:
-    """Read the latents of a recipe's data set whole. Raises ValueError where they are not what was written."""
+    """Read what was prepared of a recipe's data set whole. Raises ValueError where it is not what was written."""
     from .. import data
     from ..data import cache
 
-    if isinstance(split := data.load(recipe.data, recipe.normalisation).train, cache.LatentSplit):
-        cache.verify(split.folder)
+    folder = getattr(data.load(recipe.data, recipe.normalisation).train, "folder", None)
+    if folder is not None:
+        cache.verify(folder)
 
 
 def load_init(name: str) -> Network:
     """Trained weights to begin with, of a run or a file."""
     is_run = (Path(name) / "run.json").exists() or (Path(name) / "checkpoints").exists()
     return load_network(NetworkOptions(run=Path(name)) if is_run else NetworkOptions(weights=name), "cpu")[0]
+
+
+def load_perceptual(recipe: Recipe, device: str | None):
+    """The distance of a recipe's perceptual term, or None. Raises ValueError where a file for it is missing."""
+    if recipe.perceptual == "no":
+        return None
+    from .. import data
+    from ..evaluation import perceptual
+    from ..system.devices import pick_device
+
+    shape = data.load(recipe.data, recipe.normalisation).train.shape
+    return perceptual.load(recipe.perceptual, shape, pick_device(device))
 
 
 def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks, measure) -> None:

@@ -15,11 +15,14 @@ from ..conditions import check_data
 from ..configs import Normalisation
 from ..system.files import digest
 from ..system.paths import data_folder
-from . import cache, digits
+from . import cache, digits, pixels
 from .cache import LatentSplit
+from .images import to_uint8
 from .normalisation import Latents
+from .pixels import PixelSplit
 
-PREPARED = ("fashion", "imagenet")
+PREPARED = {"fashion": "latents/fashion", "imagenet": "latents/imagenet", "imagenet_pixels": "pixels/imagenet"}
+"""data sets that `imf-lite prepare` writes to a folder of the data folder"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Split:
         """Shape of one sample."""
         return tuple(self.x.shape[1:])
 
+    @property
+    def images(self) -> Tensor:
+        """All samples as uint8 images (N, C, H, W)."""
+        return to_uint8(self.x)
+
     def fingerprint(self) -> str:
         """SHA-256 of samples and labels."""
         return digest({"x": self.x} | ({} if self.y is None else {"y": self.y}))
@@ -53,8 +61,8 @@ class Data(NamedTuple):
     """A data set: two splits, the number of classes (None: unlabelled), what its latents are (None: pixels), and the
     names of its classes, where they have any."""
 
-    train: Split | LatentSplit
-    held_out: Split | LatentSplit | None
+    train: Split | LatentSplit | PixelSplit
+    held_out: Split | LatentSplit | PixelSplit | None
     num_classes: int | None
     latents: Latents | None = None
     classes: tuple[str, ...] = ()
@@ -65,20 +73,31 @@ class Data(NamedTuple):
 
 
 def load(name: str, normalisation: Normalisation = "imf") -> Data:
-    """A data set by name: digits; fashion or imagenet, prepared in the data folder; or a folder of prepared latents.
+    """A data set by name: digits; one of torchvision's (FashionMNIST, ...); fashion, imagenet or imagenet_pixels,
+    prepared in the data folder; or a folder of what was prepared, latents or pixels.
 
-    Raises ValueError for an unknown name, or latents that are not prepared.
+    Raises ValueError for an unknown name, or data that are not there or not prepared.
     """
     if name == "digits":
         train, held_out, num_classes = digits.load()
         return Data(Split(*train), Split(*held_out), num_classes, classes=tuple(map(str, range(num_classes))))
     if not name:
         raise ValueError("data = ''; it names a data set, e.g. digits.")
-    folder = data_folder() / "latents" / name if name in PREPARED else Path(name)
+    if name in pixels.TORCHVISION:
+        train_pixels, test_pixels, names = pixels.load(name)
+        return Data(train_pixels, test_pixels, len(names), classes=names)
+    folder = folder_of(name)
     if name not in PREPARED and not folder.is_dir():
         raise ValueError(
-            f"no data set named {name!r}; there is: digits, {', '.join(PREPARED)}, or a folder of prepared latents."
+            f"no data set named {name!r}; there is: digits, {', '.join((*pixels.TORCHVISION, *PREPARED))}, or a folder "
+            "that `imf-lite prepare` wrote."
         )
-    latents, classes = cache.load(folder / "train", normalisation)
+    split, classes = cache.load(folder / "train", normalisation)
     test = cache.load(folder / "test", normalisation)[0] if (folder / "test").exists() else None
-    return Data(latents, test, len(classes) or None, latents.latents, tuple(classes))
+    latents = split.latents if isinstance(split, LatentSplit) else None
+    return Data(split, test, len(classes) or None, latents, tuple(classes))
+
+
+def folder_of(name: str) -> Path:
+    """Where what was prepared of a data set lies: in the data folder, or in the folder that the name itself is."""
+    return data_folder() / PREPARED[name] if name in PREPARED else Path(name)

@@ -1,8 +1,8 @@
-"""A cache of an autoencoder's moments: mean and standard deviation of every image's latents, memory-mapped.
+"""A cache of images, or of an autoencoder's moments (mean and standard deviation of their latents), memory-mapped.
 
-A folder of moments.f32 (N, 2C, h, w), labels.i64 (N,), perhaps features.f32 (N, F), and meta.json, which is
-written last: a folder without it is unfinished, and `prepare` goes on with it. The moments are raw, as the
-autoencoder gives them; a recipe says how they are normalised. An image that could not be read has label -1.
+A folder of pixels.u8 (N, C, H, W) or moments.f32 (N, 2C, h, w), labels.i64 (N,), perhaps features.f32 (N, F), and
+meta.json, which is written last: a folder without it is unfinished, and `prepare` goes on with it. The moments are raw,
+as the autoencoder gives them; a recipe says how they are normalised. An image that could not be read has label -1.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ..configs import Normalisation
 from ..system.files import read_json, sha256
 from ..system.rng import generator
 from .normalisation import Latents, latent_space
+from .pixels import PixelSplit
 
-DTYPES: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
+DTYPES: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64), "u8": np.dtype(np.uint8)}
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class LatentSplit:
         return self.latents.normalise(drawn), None if self.y is None else self.y[indices]
 
 
-def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit, list[str]]:
-    """A prepared split and the names of its classes, none for unlabelled images.
+def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit | PixelSplit, list[str]]:
+    """A prepared split, of latents or of pixels, and the names of its classes, none for unlabelled images.
 
     Raises ValueError where it is missing, unfinished or damaged.
     """
@@ -69,16 +70,18 @@ def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit,
         state = (
             "is unfinished: run the same `imf-lite prepare` again"
             if (folder / "state.json").exists()
-            else ("holds no latents: `imf-lite prepare --help` says how to make them")
+            else "holds no latents: `imf-lite prepare --help` says how to make them, or a cache of pixels"
         )
         raise ValueError(f"{folder} {state}.")
-    meta = read_json(folder / "meta.json", " and prepare the folder again", ("about", "fitted", "sha256"))
+    meta = read_json(folder / "meta.json", " and prepare the folder again", ("about", "sha256"))
     header = meta["about"]
     labels = np.array(open_array(folder, "labels.i64", header))
     rows = np.flatnonzero(labels >= 0)
-    latents = latent_space(normalisation, header["vae"], meta["fitted"], header["vae_sha256"])
     y = torch.from_numpy(labels[rows]) if header["classes"] else None
     written = hashlib.sha256(json.dumps([meta["sha256"], header["vae_sha256"]], sort_keys=True).encode()).hexdigest()
+    if "pixels.u8" in header["arrays"]:
+        return PixelSplit(open_array(folder, "pixels.u8", header), rows, y, written, folder), header["classes"]
+    latents = latent_space(normalisation, header["vae"], meta["fitted"], header["vae_sha256"])
     return LatentSplit(open_array(folder, "moments.f32", header), rows, y, latents, folder, written), header["classes"]
 
 
@@ -97,12 +100,12 @@ def open_array(folder: Path, name: str, header: dict) -> np.ndarray:
     shape, expected = (header["count"], *header["arrays"][name]), header["count"] * row_bytes(name, header)
     if (size := file_size(folder, name)) != expected:
         raise ValueError(f"{folder / name} has {size} bytes, not {expected}: delete the folder and prepare it again.")
-    return np.memmap(folder / name, DTYPES[name[-3:]], "r", shape=shape)
+    return np.memmap(folder / name, DTYPES[name.rpartition(".")[2]], "r", shape=shape)
 
 
 def row_bytes(name: str, header: dict) -> int:
     """Bytes of one row of an array."""
-    return int(np.prod(header["arrays"][name])) * DTYPES[name[-3:]].itemsize
+    return int(np.prod(header["arrays"][name])) * DTYPES[name.rpartition(".")[2]].itemsize
 
 
 def file_size(folder: Path, name: str) -> int:

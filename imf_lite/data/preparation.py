@@ -1,4 +1,4 @@
-"""Writing the cache of latents: encode every image once, resumably, on one process or several."""
+"""Writing the cache of latents or pixels: read, and perhaps encode, every image once, resumably, on several ranks."""
 
 from __future__ import annotations
 
@@ -33,22 +33,25 @@ class Progress(NamedTuple):
 
 
 def prepare(
-    source: Source, vae, vae_name: str, out: str | Path, features: tuple[str, Callable[[Tensor], Tensor]] | None = None,
-    batch: int = 64, workers: int = 0, device: torch.device | str = "cpu", save_every: int = 50, bf16: bool = False,
+    source: Source, vae, vae_name: str | None, out: str | Path,
+    features: tuple[str, Callable[[Tensor], Tensor]] | None = None, batch: int = 64,
+    workers: int = 0, device: torch.device | str = "cpu", save_every: int = 50, bf16: bool = False,
     ranks: Ranks | None = None,
 ) -> Iterator[Progress]:  # fmt: skip
     """Encode a source into the cache `out`, yielding after each batch; the same call again resumes.
 
-    vae: diffusers' AutoencoderKL, called vae_name. features: (name, function) of the uint8 images, (B, F), to be
-    kept too, with mean and covariance as statistics.npz. bf16: encode in bfloat16. ranks: default: those that
-    torchrun started; they take batches in turn, and the first one writes; it alone yields.
+    vae: diffusers' AutoencoderKL, called vae_name; None: the pixels themselves are kept. features: (name, function) of
+    the uint8 images, (B, F), to be kept too, with mean and covariance as statistics.npz. bf16: encode in bfloat16.
+    ranks: default: those that torchrun started; they take batches in turn, and the first one writes; it alone yields.
     Raises ValueError for a cache of something else, a disk too small, or one that fills up.
     """
     out, total, ranks = Path(out), len(source), ranks or distributed.init()
-    check_shape(vae, vae_name, source.shape)
+    if vae is not None:
+        check_shape(vae, str(vae_name), source.shape)
 
     def arrays(images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        rows = {"moments.f32": encode(vae, images, device, bf16), "labels.i64": labels.numpy()}
+        kept = {"pixels.u8": images.numpy()} if vae is None else {"moments.f32": encode(vae, images, device, bf16)}
+        rows = kept | {"labels.i64": labels.numpy()}
         return rows | ({"features.f32": features[1](images).float().numpy()} if features else {})
 
     example = arrays(torch.zeros(1, *source.shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
@@ -57,7 +60,7 @@ def prepare(
         "count": total,
         "shape": list(source.shape),
         "vae": vae_name,
-        "vae_sha256": digest({k: v.cpu() for k, v in vae.state_dict().items()}),
+        "vae_sha256": "" if vae is None else digest({k: v.cpu() for k, v in vae.state_dict().items()}),
         "extractor": features[0] if features else None,
         "classes": source.classes,
         "arrays": {name: list(array.shape[1:]) for name, array in example.items()},
@@ -180,16 +183,18 @@ def finish(out: Path, header: dict, corrupt: list) -> None:
     rows = np.flatnonzero(split["labels.i64"] >= 0)
     if not len(rows):
         raise ValueError(f"no image of {header['source']} could be read; the first: {corrupt[0]}.")
-    mean, std = fit(split["moments.f32"], rows)
+    fitted: dict = {}
+    if "moments.f32" in split:
+        mean, std = fit(split["moments.f32"], rows)
+        fitted = {"fitted": {"mean": mean, "std": std}}
     if "features.f32" in split:
         mu, sigma = statistics(split["features.f32"], rows).values()
         np.savez(out / "statistics.npz", mu=mu, sigma=sigma)
     meta = {
         "about": header,
         "corrupt": corrupt,
-        "fitted": {"mean": mean, "std": std},
         "sha256": {name: sha256(out / name) for name in header["arrays"]},
-    }
+    } | fitted
     write_text(out / "meta.json", json.dumps(meta, indent=1))
     (out / "state.json").unlink(missing_ok=True)
 

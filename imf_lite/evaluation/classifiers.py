@@ -48,6 +48,17 @@ class Classifier(nn.Module):
         features = self.body(images.float() / 127.5 - 1)
         return features, self.head(features)
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Feature maps of images in [-1, 1] at each resolution, of unit length at each place (arXiv 1801.03924)."""
+        features = []
+        for layer in self.body:
+            if isinstance(layer, nn.MaxPool2d):
+                features.append(F.normalize(x, dim=1))
+            if isinstance(layer, nn.Flatten):
+                break
+            x = layer(x)
+        return features
+
 
 def digits_classifier() -> tuple[Classifier, str]:
     """The digits' classifier and the SHA-256 of its weights; trained on first use (about 20 s), then cached."""

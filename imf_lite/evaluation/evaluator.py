@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data import Data, LatentSplit, Split
+from ..data import Data, LatentSplit, PixelSplit, Split
 from ..data.images import to_uint8
 from ..sampling import generate, sample
-from ..system.files import read_json, read_tensors
+from ..system.files import read_json, read_tensors, sha256, short, write_tensors, write_text
+from ..system.paths import cache_folder
+from . import extractors, metrics
 from .classifiers import CLASSIFIERS, Classifier
 from .extractors import extract
 from .metrics import compare, floor, nearest
@@ -22,8 +25,11 @@ from .references import from_features
 class Evaluator:
     """Measures networks against the held-out split of a data set of pixels.
 
+    Features of the images, and floors, are computed once and kept in the cache folder.
+
     Args:
-        data: the data set; its held-out images are the reference, its training images are what samples may have copied.
+        data: the data set; its held-out images are the reference (without any, all images are), its training images
+            are what samples may have copied.
         extractor, weights, device: see `extractors.extract`.
     """
 
@@ -36,10 +42,27 @@ class Evaluator:
         self, data: Data, extractor: str = "digits", weights: str | None = None, device: torch.device | str = "cpu"
     ):
         self.data, self.extractor, self.weights, self.device = data, extractor, weights, device
-        self.reference = to_uint8(pixels(data.held_out).x)
-        self.real = from_features(self.extract(self.reference), f"held-out split, {len(self.reference)} images")
         self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
+        self.train, self.reference = pixels(data.train).images, pixels(data.held_out or data.train).images
+        name = "held-out split" if data.held_out else "training split"
+        self.real = from_features(self.features()[-len(self.reference) :], f"{name}, {len(self.reference)} images")
         self.known: dict[tuple[int, int], dict[str, float]] = {}
+
+    def stored(self, *about: object) -> Path:
+        """Where what is computed of these images by this extractor is kept."""
+        splits = [split.fingerprint() for split in (self.data.train, self.data.held_out) if split]
+        code = [sha256(Path(str(module.__file__))) for module in (extractors, metrics)]
+        weights = weights_digest(self.checksum)
+        decides = {"splits": splits, "by": self.extractor, "weights": weights, "code": code, "about": about}
+        return cache_folder() / f"features-{short(decides)}"
+
+    def features(self) -> Tensor:
+        """Features of all images, of the training split, then of the held-out one."""
+        path = self.stored().with_suffix(".safetensors")
+        if not path.exists():
+            both = [self.train, self.reference] if self.data.held_out else [self.train]
+            write_tensors(path, {"features": self.extract(torch.cat(both))})
+        return read_tensors(path)[0]["features"]
 
     def extract(self, images: Tensor) -> Tensor:
         """Features of uint8 images."""
@@ -55,14 +78,17 @@ class Evaluator:
         Sets are drawn from both splits and hold equally many of each class, as generated ones do.
         """
         if (n, draws) not in self.known:
-            features = self.extract(torch.cat([to_uint8(pixels(self.data.train).x), self.reference]))
-            self.known[n, draws] = floor(features, self.pooled_labels(), n, len(self.reference), draws)
+            path, features = self.stored(n, draws).with_suffix(".json"), self.features()
+            if not path.exists():
+                size = len(self.reference) if self.data.held_out else max(len(features) - n, n)
+                write_text(path, json.dumps(floor(features, self.pooled_labels(), n, size, draws)))
+            self.known[n, draws] = json.loads(path.read_text())
         return self.known[n, draws]
 
     def pooled_labels(self) -> Tensor:
-        """Labels of both splits; zeros where the data set has none."""
-        splits = (pixels(self.data.train), pixels(self.data.held_out))
-        return torch.cat([torch.zeros(len(s.x), dtype=torch.int64) if s.y is None else s.y for s in splits])
+        """Labels of all images; zeros where the data set has none."""
+        splits = [split for split in (self.data.train, self.data.held_out) if split]
+        return torch.cat([torch.zeros(len(s), dtype=torch.int64) if s.y is None else s.y for s in splits])
 
     def __call__(
         self, net, steps: int = 1, n: int = 1000, seed: int = 0, sampler=sample, omega: float | None = None,
@@ -108,8 +134,12 @@ class Evaluator:
 
     def nearest_neighbours(self, images: Tensor) -> dict[str, float]:
         """Distances to the nearest training image, of samples and of held-out images."""
-        train = to_uint8(pixels(self.data.train).x)
-        return {"nearest_train": nearest(images, train), "nearest_train_of_real": nearest(self.reference, train)}
+        if not self.data.held_out:
+            return {"nearest_train": nearest(images, self.train)}
+        return {
+            "nearest_train": nearest(images, self.train),
+            "nearest_train_of_real": nearest(self.reference, self.train),
+        }
 
 
 class StoredEvaluator(Evaluator):
@@ -144,8 +174,13 @@ class StoredEvaluator(Evaluator):
         return {}
 
 
-def pixels(split: Split | LatentSplit | None) -> Split:
+def pixels(split: Split | LatentSplit | PixelSplit | None) -> Split | PixelSplit:
     """A split that holds images. Raises ValueError for one of latents, or none."""
-    if not isinstance(split, Split):
-        raise ValueError("samples are measured against images: give a data set of pixels with a held-out split.")
+    if not isinstance(split, Split | PixelSplit):
+        raise ValueError("samples are measured against images: give a data set of pixels.")
     return split
+
+
+def weights_digest(checksum: str | None) -> str | None:
+    """What decides an extractor: the checksum of a classifier, or that of the file of another one's weights."""
+    return sha256(Path(checksum)) if checksum and Path(checksum).is_file() else checksum

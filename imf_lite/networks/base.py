@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..conditions import Cond, check_data, check_guidance, check_labels, check_times
-from ..configs import Guided
+from ..configs import T_CLIP, Guided
 
 Need = Literal["uv", "u", "v"]
 
@@ -21,7 +21,8 @@ class Network(nn.Module, ABC):
 
     Args:
         config: the network's dataclass; its v_depth says whether there is a v-head, its guided which
-            guidance is an input: "no", "omega", or "interval" (omega, t_min and t_max).
+            guidance is an input: "no", "omega", or "interval" (omega, t_min and t_max), its predict whether the
+            branches give velocities ("u") or denoised images ("x").
         shape: shape of one sample, e.g. (1, 8, 8).
         num_classes: number of classes, or None for an unconditional network.
     """
@@ -31,6 +32,7 @@ class Network(nn.Module, ABC):
         self.config, self.shape, self.num_classes = config, tuple(shape), num_classes
         self.has_v: bool = config.v_depth is not None
         self.guided: Guided = config.guided
+        self.noise_scale: float = config.noise_scale
 
     def forward(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond(), need: Need = "uv"):
         """(u, v) at z (B, ...), r and t (B, 1, ..., 1); what is not needed, or not there, is None.
@@ -43,7 +45,10 @@ class Network(nn.Module, ABC):
         state = self.trunk(z, r, t, cond)
         u = self.u_branch(*state) if "u" in need else None
         v = self.v_branch(*state) if "v" in need and self.has_v else None
-        return tuple(None if out is None else out.to(z.dtype) for out in (u, v))  # whatever autocast computed in
+        outputs = (None if out is None else out.to(z.dtype) for out in (u, v))  # whatever autocast computed in
+        if self.config.predict == "u":
+            return tuple(outputs)
+        return tuple(None if x_hat is None else velocity_from(x_hat, z, t) for x_hat in outputs)
 
     def u(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond()) -> Tensor:
         """The average velocity alone; the v-branch is not computed."""
@@ -57,17 +62,31 @@ class Network(nn.Module, ABC):
         """The predicted marginal velocity v_theta(z, t): the v-head at r = t, or the boundary u(z, t, t)."""
         return self.v(z, t, t, cond) if self.has_v else self.u(z, t, t, cond)
 
+    def denoised(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond()) -> Tensor:
+        """The image z_t - t u at the end of one step from t to 0; where x is predicted, the last layer's own output."""
+        if self.config.predict == "x":
+            self.check(z, r, t, cond)
+            return self.u_branch(*self.trunk(z, r, t, cond)).to(z.dtype)
+        return z - t * self.u(z, r, t, cond)
+
+    def conditional_velocity(self, z: Tensor, x: Tensor, e: Tensor, t: Tensor) -> Tensor:
+        """The target e - x of the velocity; where x is predicted, with the clip under which it is predicted.
+
+        The two are equal for t >= T_CLIP. Without the clip a perfect x would have a loss at smaller t.
+        """
+        return e - x if self.config.predict == "u" else velocity_from(x, z, t)
+
     @abstractmethod
     def trunk(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> tuple:
         """What both branches share, and all that they need."""
 
     @abstractmethod
     def u_branch(self, *state) -> Tensor:
-        """The average velocity from the trunk's state, shaped as z."""
+        """The average velocity, or the denoised image, from the trunk's state, shaped as z."""
 
     @abstractmethod
     def v_branch(self, *state) -> Tensor:
-        """The v-head from the trunk's state, shaped as z."""
+        """The v-head, or its denoised image, from the trunk's state, shaped as z."""
 
     def check(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond) -> None:
         """Raise ValueError where the arguments do not fit this network."""
@@ -89,3 +108,11 @@ class Network(nn.Module, ABC):
         if cond.y is not None and self.num_classes is not None:
             check_labels(cond.y, self.num_classes)
         check_guidance(cond)
+
+
+def velocity_from(x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    """The velocity (z_t - x) / t that leads from z_t to x, with t no smaller than T_CLIP in the division.
+
+    x, z (B, ...); t (B, 1, ..., 1) (pMF, arXiv 2601.22158, and its reference code).
+    """
+    return (z - x) / t.clamp(min=T_CLIP)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..configs import DiTConfig
 from .base import Network
 from .embeddings import ScalarEmbedding, class_table, separate_init_rng
-from .layers import Block, FinalLayer, Patches, rope_table, sincos_positions
+from .layers import Block, FinalLayer, Patches, grid_rope_table, rope_table, sincos_positions
 
 
 def without_branch(name: str, shared: int) -> str:
@@ -32,7 +32,7 @@ class DiT(Network):
         super().__init__(config, shape, num_classes)
         D, out = config.width, config.patch**2 * shape[0]
         shared = config.depth - (config.v_depth or 0)
-        self.x_embedder = Patches(shape, D, config.patch)
+        self.x_embedder = Patches(shape, D, config.patch, config.bottleneck)
         self.prefix = 0
         if num_classes is not None:
             self.y_embedder = class_table(D, num_classes)
@@ -45,9 +45,14 @@ class DiT(Network):
                 self.t_max_embedder, self.t_max_tokens = ScalarEmbedding(D), self.tokens(config.interval_tokens, D)
         self.h_embedder, self.time_tokens = ScalarEmbedding(D), self.tokens(config.time_tokens, D)
 
-        grid = self.x_embedder.grid
+        grid, head = self.x_embedder.grid, D // config.heads
+        if config.grid_positions:
+            with separate_init_rng():
+                prefix = torch.randn(self.prefix, D)
+            self.pos_embed = nn.Parameter(0.02 * torch.cat([prefix, torch.randn(grid[0] * grid[1], D)]))
         if config.modern:
-            cos, sin = rope_table(self.prefix + grid[0] * grid[1], D // config.heads)
+            along_sequence = rope_table(self.prefix + grid[0] * grid[1], head)
+            cos, sin = grid_rope_table(self.prefix, grid, head) if config.grid_positions else along_sequence
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         else:
@@ -71,6 +76,7 @@ class DiT(Network):
         rope = (self.cos, self.sin) if modern else ()
         patches = patches if modern else patches + self.positions
         x = torch.cat([*self.condition_tokens(t - r, cond).values(), patches], dim=1)  # (B, prefix + N, D)
+        x = x + self.pos_embed if self.config.grid_positions else x
         for block in self.shared_blocks:
             x = block(x, rope)
         return x, rope

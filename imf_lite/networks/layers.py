@@ -17,6 +17,16 @@ def rope_table(length: int, dim: int, theta: float = 1e4) -> tuple[Tensor, Tenso
     return angle.cos(), angle.sin()
 
 
+def grid_rope_table(prefix: int, grid: tuple[int, int], dim: int) -> tuple[Tensor, Tensor]:
+    """cos and sin (S, K/2) of patches on a grid: half of the pairs turn with the row, half with the column (pMF).
+
+    The `prefix` tokens before them are not turned.
+    """
+    row, column = (position.flatten() for position in torch.meshgrid(*map(torch.arange, grid), indexing="ij"))
+    cos, sin = (torch.cat([table[row], table[column]], dim=1) for table in rope_table(max(grid), dim // 2))
+    return F.pad(cos, (0, 0, prefix, 0), value=1.0), F.pad(sin, (0, 0, prefix, 0))
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions: turn pairs (2i, 2i+1) of x (B, H, S, K) by their angles.
 
@@ -84,11 +94,12 @@ class RMSNorm(nn.RMSNorm):
 
 
 class SwiGLU(nn.Module):
-    """w2(silu(w1 x) * w3 x), hidden width int(8 D / 3)."""
+    """w2(silu(w1 x) * w3 x), hidden width int(8 D / 3), rounded up to a multiple of 8 where D > 1024 (as in pMF)."""
 
     def __init__(self, width: int):
         super().__init__()
         hidden = int(8 * width / 3)
+        hidden = hidden if width <= 1024 else -(-hidden // 8) * 8
         self.w1, self.w3, self.w2 = linear(width, hidden), linear(width, hidden), linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,25 +148,38 @@ class FinalLayer(nn.Module):
 
 
 class Patches(nn.Module):
-    """An image as tokens: (B, C, height, width) -> (B, S, D), row-major."""
+    """An image as tokens: (B, C, height, width) -> (B, S, D), row-major.
 
-    def __init__(self, shape: tuple[int, int, int], width: int, patch: int):
+    bottleneck: channels to which a patch is reduced before it is embedded (pMF); None: it is embedded directly.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], width: int, patch: int, bottleneck: int | None = None):
         super().__init__()
         channels, *size = shape
         if any(side % patch for side in size):
             raise ValueError(f"patch {patch} does not divide images of {size[0]} x {size[1]}.")
-        self.proj = nn.Conv2d(channels, width, patch, patch)
-        nn.init.xavier_uniform_(self.proj.weight.data.view(width, -1))  # as a Linear
-        nn.init.zeros_(self.proj.get_parameter("bias"))
-        self.patch, self.grid = patch, (size[0] // patch, size[1] // patch)
+        if bottleneck is None:
+            self.proj = convolution(channels, width, patch)
+        else:
+            self.proj1, self.proj2 = convolution(channels, bottleneck, patch), convolution(bottleneck, width, 1)
+        self.bottleneck, self.patch, self.grid = bottleneck, patch, (size[0] // patch, size[1] // patch)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.proj(z).flatten(2).transpose(1, 2)
+        x = self.proj(z) if self.bottleneck is None else self.proj2(self.proj1(z))
+        return x.flatten(2).transpose(1, 2)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Tokens (B, S, p * p * C), each in the order row, column, channel, as an image."""
         p, (height, width) = self.patch, self.grid
         return rearrange(x, "b (h w) (p q c) -> b c (h p) (w q)", h=height, w=width, p=p, q=p)
+
+
+def convolution(channels: int, out: int, patch: int) -> nn.Conv2d:
+    """Disjoint patches, each mapped alike: Xavier-uniform as a Linear, zero bias."""
+    layer = nn.Conv2d(channels, out, patch, patch)
+    nn.init.xavier_uniform_(layer.weight.data.view(out, -1))
+    nn.init.zeros_(layer.get_parameter("bias"))
+    return layer
 
 
 def linear(fan_in: int, fan_out: int) -> nn.Linear:

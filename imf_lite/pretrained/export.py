@@ -74,7 +74,7 @@ def export_u(net: Network, path: str | Path, half: bool = False, notes: dict | N
     }
     given = {"z": z, "r": r, "t": t} | {name: values[name] for name in conditions(net)}
     ranges = {
-        "z": "noise at t = 1: N(0, 1)",
+        "z": f"noise at t = 1: N(0, {net.noise_scale:g}^2)",
         "r": "[0, t]",
         "t": "[r, 1], 1 is noise",
         "y": f"0 to {net.num_classes}, the last: no class",
@@ -87,6 +87,7 @@ def export_u(net: Network, path: str | Path, half: bool = False, notes: dict | N
         "shape": list(net.shape),
         "num_classes": net.num_classes,
         "guided": net.guided,
+        "noise_scale": net.noise_scale,
         "ranges": {name: ranges[name] for name in given},
     }
     return write(U(net), given, "u", Path(path), half, description | (notes or {}))

@@ -32,4 +32,5 @@ def describe(folder: Path) -> str:
     if len(config["shape"]) == 1:
         return f"{method} on eight Gaussians in the plane (points, not images)"
     guided = {"no": "", "omega": ", guidance scale as an input", "interval": ", guidance scale and interval as inputs"}
-    return f"{method} on Fashion-MNIST's latents{guided[config['net']['guided']]}"
+    space = "latents" if config["about"].get("latents") else "pixels"
+    return f"{method} on Fashion-MNIST's {space}{guided[config['net']['guided']]}"

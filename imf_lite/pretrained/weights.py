@@ -12,7 +12,7 @@ from ..configs import NET_CONFIGS
 from ..networks import Network, build
 from ..system.files import read_json, read_tensors, write_tensors, write_text
 from .loading import check, find, ready
-from .released import from_released
+from .released import SUFFIXES, from_released
 
 
 def save_pretrained(
@@ -48,16 +48,16 @@ def from_pretrained(name: str | Path) -> Network:
 
 
 def load(name: str | Path, size: int | None = None) -> Network:
-    """Load a network of either kind: a name in .pth is a released file, all else a folder or repository of ours.
+    """Load a network of either kind: a name in .pth or .pt is a released file, else a folder or repository of ours.
 
     size: side of a released network's latents, see from_released; our own files store it.
     """
-    return from_released(name, size) if str(name).endswith(".pth") else from_pretrained(name)
+    return from_released(name, size) if str(name).endswith(SUFFIXES) else from_pretrained(name)
 
 
 def read_notes(name: str | Path) -> dict:
     """The notes that save_pretrained kept with a network; a released one has none."""
-    if str(name).endswith(".pth"):
+    if str(name).endswith(SUFFIXES):
         return {}
     notes = read_json(find(name, "config.json"), " and fetch the network again", ("about",))["about"]
     return notes if isinstance(notes, dict) else {}

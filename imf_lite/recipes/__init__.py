@@ -30,7 +30,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         fashion.fashion_imf_plain,
         fashion.fashion_mf_plain,
         fashion.fashion_fm_plain,
+        fashion.fashion_pixels,
+        fashion.fashion_pixels_u,
+        fashion.fashion_pixels_mf,
+        fashion.fashion_pixels_guided,
         imagenet.imagenet_rehearsal,
+        imagenet.imagenet_pmf_rehearsal,
         imagenet.imagenet_mf_b4_short,
     )
 } | imagenet.IMAGENET

@@ -12,6 +12,7 @@ from .recipe import Recipe, override
 IMAGES = 1_281_167
 """images in ImageNet's training split"""
 SIZES = ("b2", "m2", "l2", "xl2")
+PMF_SIZES = ("b16", "l16", "h16")
 MF_GUIDANCE = {
     # B/4 is MF's released configuration, L/2 and XL/2 as reported by ports; M/2's is not published, B/2's is taken
     "b4": Fixed(omega=1.0, kappa=0.5),
@@ -98,6 +99,36 @@ def imagenet_mf_b4_short() -> Recipe:
     return override(imagenet_mf("b4"), changes)
 
 
+def imagenet_pmf(size: str) -> Recipe:
+    """Pixel MeanFlow at ImageNet-256 without an autoencoder: iMF on a network that predicts the image; 320 epochs."""
+    parts = {"b16": 16, "l16": 32, "h16": 64}[size]
+    changes = {
+        "name": f"imagenet_pmf_{size}",
+        "data": "imagenet_pixels",
+        "net": PRESETS[f"pmf_{size}"],
+        "draws.p_mean": 0.8,
+        "draws.p_std": 0.8,
+        "flip": True,
+        "perceptual": "lpips",
+        "steps": epochs(320, 1024),
+        "parts": parts,
+        "optimizer": "muon",
+        "lr": 1e-3,
+        "warmup": 0,
+        "ema_half_life": (500.0, 1000.0, 2000.0),
+    }
+    return override(imagenet_imf("b2"), changes)
+
+
+def imagenet_pmf_rehearsal() -> Recipe:
+    """Pixel MeanFlow in miniature: every part of its pipeline on a tiny network, in a minute."""
+    tiny = {"width": 32, "depth": 2, "heads": 2, "v_depth": 1, "bottleneck": 16, "class_tokens": 2, "omega_tokens": 1,
+            "interval_tokens": 1, "time_tokens": 1}  # fmt: skip
+    small = {"steps": 60, "batch": 16, "parts": 2, "log_every": 1, "save_every": 15, "ema_half_life": (0.1, 0.02)}
+    changes: dict[str, Any] = {"name": "imagenet_pmf_rehearsal", "perceptual": "no"} | small
+    return override(imagenet_pmf("b16"), changes | {"net": tiny})
+
+
 def imagenet_rehearsal() -> Recipe:
     """Full scale in miniature: every part of the ImageNet pipeline on a tiny network, in a minute."""
     net = DiTConfig(
@@ -129,6 +160,7 @@ SERIES: tuple[tuple[Callable[[str], Recipe], list[str]], ...] = (
     (imagenet_mf, list(MF_GUIDANCE)),
     (imagenet_ablation, list(ABLATION)),
     (imagenet_unguided, UNGUIDED),
+    (imagenet_pmf, list(PMF_SIZES)),
 )
 IMAGENET: dict[str, Callable[[], Recipe]] = {
     f"{series.__name__}_{key}": update_wrapper(partial(series, key), series) for series, keys in SERIES for key in keys

@@ -51,8 +51,17 @@ class Recipe:
     """updates"""
     batch: int = 128
     """samples per update"""
+    flip: bool = False
+    """mirror each image left to right with probability 1/2; for pixels only"""
+    perceptual: Literal["no", "eye", "lpips"] = "no"
+    """distance of the denoised image to x that is added to the loss where t < 0.8 (pMF): none; in the feature maps of a
+    small classifier of Fashion-MNIST; LPIPS (colour images, needs its two files)"""
+    perceptual_weight: float = 0.4
+    """weight of that distance, which has the adaptive weight of the loss, too"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw; or muon for all matrices, and AdamW for everything else, at the same learning rate (pMF)"""
     lr: float = 1e-4
-    """learning rate of AdamW, after warm-up"""
+    """learning rate, after warm-up"""
     betas: tuple[float, float] = (0.9, 0.95)
     """decay rates of AdamW's moments"""
     weight_decay: float = 0.0
@@ -67,6 +76,8 @@ class Recipe:
     """decay of the running mean of the weights, which sampling uses"""
     more_emas: tuple[float, ...] = ()
     """decays of further running means of the weights, kept in the checkpoints"""
+    ema_half_life: tuple[float, ...] = ()
+    """in place of both: half-lives of the running means, in thousands of images (EDM, pMF)"""
     parts: int = 1
     """micro-batches per update; ranks share them, and a rank with several of them accumulates their gradients"""
     precision: Precision = "fp32"
@@ -99,6 +110,12 @@ class Recipe:
             raise ValueError(f"clip = {self.clip}; it must be positive, or None.")
         if not all(0 <= decay < 1 for decay in (self.ema, *self.more_emas)):
             raise ValueError(f"ema = {self.ema}, {self.more_emas}; choose decays in [0, 1), e.g. 0.9999.")
+        if not all(half_life > 0 for half_life in self.ema_half_life):
+            raise ValueError(f"ema_half_life = {self.ema_half_life}; half-lives must be positive, e.g. 500.")
+        if self.ema_half_life and self.more_emas:
+            raise ValueError("ema_half_life takes the place of ema and more_emas: set more_emas to ().")
+        if self.perceptual_weight <= 0:
+            raise ValueError(f"perceptual_weight = {self.perceptual_weight}; it must be positive, or perceptual 'no'.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas = {self.betas}; choose decays in [0, 1), e.g. 0.9 0.95.")
         if self.batch % self.parts:
@@ -130,6 +147,12 @@ class Recipe:
                 "guidance needs a network trained without classes, too: set draws.class_dropout, e.g. 0.1."
             )
 
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """Decay per update of every running mean of the weights, the first of which sampling uses."""
+        half_lives = (0.5 ** (self.batch / (1000 * thousands)) for thousands in self.ema_half_life)
+        return tuple(half_lives) or (self.ema, *self.more_emas)
+
     def to_json(self) -> str:
         """The recipe with every field resolved; from_json reads it back."""
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -143,7 +166,7 @@ class Recipe:
         if values["guidance"]:
             kind = {"fixed": Fixed, "flexible": Flexible}[values["guidance"]["kind"]]
             values["guidance"] = override(kind(), values["guidance"])
-        values |= {k: tuple(values[k]) for k in ("betas", "more_emas") if k in values}
+        values |= {k: tuple(values[k]) for k in ("betas", "more_emas", "ema_half_life") if k in values}
         return override(Recipe(name="", method="imf", data=""), values)
 
 

@@ -12,14 +12,18 @@ from ..data import Data
 from ..recipes import Recipe
 from ..system.rng import generator
 
-ORDER, DRAWS, POSTERIOR = 1, 2, 3
-"""streams of random numbers: the order of the data, a step's draws, the posterior of latents"""
+ORDER, DRAWS, POSTERIOR, FLIP = 1, 2, 3, 4
+"""streams of random numbers: the order of the data, a step's draws, the posterior of latents, mirrored images"""
 
 
 def batch(recipe: Recipe, data: Data, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Samples and labels of one micro-batch of an update; they depend on its number, not on the rank that asks."""
     rows = batch_indices(len(data.train), recipe, step).chunk(recipe.parts)[part]
-    return data.train.batch(rows, recipe.seed, POSTERIOR, part, step)
+    x, y = data.train.batch(rows, recipe.seed, POSTERIOR, part, step)
+    if recipe.flip:
+        mirrored = torch.rand(len(x), generator=generator("cpu", recipe.seed, FLIP, part, step)) < 0.5
+        x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+    return x, y
 
 
 def batch_indices(n: int, recipe: Recipe, step: int) -> torch.Tensor:

@@ -12,11 +12,68 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from ..recipes import Recipe
 from ..system.files import DamagedFileError, read_tensors, write_tensors
+
+MUON = {"momentum_buffer"}
+"""what Muon keeps for a parameter"""
 
 
 class CheckpointError(DamagedFileError):
     """A checkpoint that cannot be used; the message says what to do."""
+
+
+class Optimizers:
+    """Several optimisers, each of some parameters, called and stored as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer):
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts, whose settings may be changed in place."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def state(self) -> dict[Tensor, dict[str, Any]]:
+        """What is kept for each parameter."""
+        return {p: kept for part in self.parts for p, kept in part.state.items()}
+
+    def is_muon(self, p: Tensor) -> bool:
+        """Whether Muon updates this parameter."""
+        muon = (part for part in self.parts if isinstance(part, torch.optim.Muon))
+        return any(p is q for part in muon for group in part.param_groups for q in group["params"])
+
+    def step(self) -> None:
+        """One update of all parameters."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def load(self, state: dict[Tensor, dict[str, Tensor]]) -> None:
+        """Replace what is kept for each parameter."""
+        for part in self.parts:
+            own = [p for group in part.param_groups for p in group["params"]]
+            numbered = {k: state[p] for k, p in enumerate(own)}
+            part.load_state_dict(part.state_dict() | {"state": numbered})
+
+
+def make_optimizer(recipe: Recipe, net: nn.Module) -> Optimizers:
+    """AdamW for all parameters; or, as in pMF, Muon for matrices and AdamW for the rest, both at the recipe's rate.
+
+    Muon is torch's own, with momentum 0.95 and five Newton-Schulz steps.
+    """
+    weights = list(net.parameters())
+    matrices = [p for p in weights if p.ndim == 2 and recipe.optimizer == "muon"]
+    chosen = set(map(id, matrices))
+    fused = weights[0].device.type != "mps"
+    decay: dict[str, Any] = {"weight_decay": recipe.weight_decay}
+    rest = torch.optim.AdamW([p for p in weights if id(p) not in chosen], recipe.lr, recipe.betas, fused=fused, **decay)
+    return Optimizers(rest, torch.optim.Muon(matrices, recipe.lr, **decay)) if matrices else Optimizers(rest)
 
 
 class State:
@@ -29,10 +86,11 @@ class State:
     def __init__(
         self,
         net: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers | torch.optim.Optimizer,
         decays: Sequence[float] = (0.0,),
     ):
-        self.net, self.optimizer, self.decays = net, optimizer, list(decays)
+        self.optimizer = optimizer if isinstance(optimizer, Optimizers) else Optimizers(optimizer)
+        self.net, self.decays = net, list(decays)
         self.run: dict = {}
         self.emas = [deepcopy(net).requires_grad_(False) for _ in self.decays]
         self.step = self.images = self.skipped = 0
@@ -79,30 +137,32 @@ class State:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(path, f"its tensors do not fit this network: {reason}") from error
-        self.optimizer.load_state_dict(
-            self.optimizer.state_dict() | {"state": self.moments(path, parts["optimizer"], counters.get("optimizer"))}
-        )
+        self.optimizer.load(self.moments(path, parts["optimizer"], counters.get("optimizer")))
         self.step, self.images = counters["step"], counters["images"]
         self.skipped = counters.get("skipped", 0)
 
     def moments(
         self, path: Path, tensors: dict[str, Tensor], expected: list[str] | None
-    ) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's tensors by the number of their parameter; `expected`: their kinds.
+    ) -> dict[Tensor, dict[str, Tensor]]:
+        """The optimisers' tensors by parameter; `expected`: their kinds.
 
-        Raises CheckpointError where one lacks some.
+        Raises CheckpointError where a parameter lacks some.
         """
-        index = {name: i for i, (name, _) in enumerate(self.net.named_parameters())}
-        moments: dict[int, dict[str, Tensor]] = {}
+        known = dict(self.net.named_parameters())
+        moments: dict[str, dict[str, Tensor]] = {name: {} for name in known}
         for key, value in tensors.items():
             kind, _, name = key.partition("/")
-            if name not in index:
+            if name not in known:
                 raise CheckpointError(path, f"its optimiser state has a parameter {name!r} that this network lacks")
-            moments.setdefault(index[name], {})[kind] = value
-        kinds = {frozenset(m) for m in moments.values()}
-        if len(moments) != len(index) or len(kinds) != 1 or kinds != {frozenset(expected or next(iter(kinds)))}:
-            raise CheckpointError(path, "its optimiser state is incomplete: going on would start the optimiser anew")
-        return moments
+            moments[name][kind] = value
+        kinds = set(expected or {kind for m in moments.values() for kind in m})
+        for name, p in known.items():
+            wanted = kinds & MUON if self.optimizer.is_muon(p) else kinds - MUON
+            if not wanted or moments[name].keys() != wanted:
+                raise CheckpointError(
+                    path, "its optimiser state is incomplete: going on would start the optimiser anew"
+                )
+        return {known[name]: m for name, m in moments.items()}
 
 
 def average(k: int) -> str:

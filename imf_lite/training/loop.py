@@ -58,6 +58,7 @@ def train(
     recipe: Recipe, out: str | Path, data: Data | None = None, device: torch.device | str | None = None,
     slope: Callable | None = None, compile: bool = False, ranks: Ranks | None = None, init: Network | None = None,
     on_non_finite: Literal["stop", "skip"] = "stop", stop: Callable[[], bool] = lambda: False,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[Record]:  # fmt: skip
     """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`, which it locks.
 
@@ -70,6 +71,7 @@ def train(
         init: a trained network; the run begins with those of its weights that have the same names and shapes.
         on_non_finite: at a gradient that is not finite, stop, or skip the update (at most ten in a row).
         stop: asked after every update; if it is true, training stops once a checkpoint is written.
+        perceptual: the distance that the recipe's perceptual term names, by evaluation.perceptual.load.
 
     Raises ValueError for a recipe, data or folder that do not fit, CheckpointError for a damaged
     checkpoint, NonFiniteError before an update with a gradient that is not finite, StoppedError after `stop`.
@@ -79,27 +81,31 @@ def train(
     data = data or load(recipe.data, recipe.normalisation)
     check_training_data(recipe, data)
     check_folder(out)
+    if (recipe.perceptual == "no") != (perceptual is None):
+        raise ValueError(
+            f"the recipe's perceptual is {recipe.perceptual!r}: pass perceptual=evaluation.perceptual.load(...) of "
+            "that name, and nothing for 'no'."
+        )
     with locked(out) if ranks.first else nullcontext():
-        yield from run(recipe, out, data, where, slope, compile, ranks, init, on_non_finite, stop)
+        yield from run(recipe, out, data, where, slope, compile, ranks, init, on_non_finite, stop, perceptual)
 
 
 def run(
     recipe: Recipe, out: Path, data: Data, device: torch.device, slope, compile: bool, ranks: Ranks,
-    init: Network | None, on_non_finite: str, stop: Callable[[], bool],
+    init: Network | None, on_non_finite: str, stop: Callable[[], bool], perceptual: Callable | None,
 ) -> Iterator[Record]:  # fmt: skip
     """The loop itself; see train."""
     parts = ranks.share(recipe.parts)
     net = build(recipe.net, data.train.shape, data.num_classes, recipe.seed).to(device)
     if init is not None:
         copy_weights(init, net)
-    optimizer = torch.optim.AdamW(
-        net.parameters(), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=device.type != "mps"
-    )
+    optimizer = checkpoint.make_optimizer(recipe, net)
     rule = guidance.rule(recipe.method, recipe.guidance)
     slope = slope or relatives.slope(recipe.derivative, recipe.derivative_share)
-    objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16=recipe.precision == "bf16")
+    bf16, weight = recipe.precision == "bf16", recipe.perceptual_weight
+    objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16, perceptual, weight)
     loss = ranks.wrap(objective, compile)
-    state = checkpoint.State(net, optimizer, (recipe.ema, *recipe.more_emas))
+    state = checkpoint.State(net, optimizer, recipe.decays)
     restore_or_begin(recipe, out, data, state, ranks, init)
 
     weights: list[Tensor] = list(net.parameters())
@@ -168,7 +174,7 @@ def backward(
     x, y = samples
     here = ranks.share(recipe.parts)
     g = generator(device, recipe.seed, DRAWS, part, step)
-    draws = draw(x.to(device), None if y is None else y.to(device), recipe.draws, g, guided)
+    draws = draw(x.to(device), None if y is None else y.to(device), recipe.draws, g, guided, recipe.net.noise_scale)
     with matmul_precision(recipe.precision), ranks.no_sync_until_last(loss, part == here[-1]):
         report: Step = loss(draws)
         (report.loss / len(here)).backward()
@@ -241,6 +247,10 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def check_training_data(recipe: Recipe, data: Data) -> None:
     """Raise ValueError for data that cannot be trained on, before anything is spent."""
     y = data.train.y
+    if recipe.flip and data.latents:
+        raise ValueError(
+            "flip = True mirrors pixels; these are latents: prepare the images with --vae none, or leave it."
+        )
     if len(data.train) < recipe.batch:
         raise ValueError(f"batch = {recipe.batch}, but there are only {len(data.train)} samples: lower the batch.")
     if recipe.method == "imf" and recipe.net.v_depth is None and recipe.draws.p_r_neq_t == 1:

@@ -63,12 +63,10 @@ def build_vae(recipe: VAERecipe, shape: tuple[int, ...]):
         )
 
 
-def train_vae(
-    images: Tensor, recipe: VAERecipe, perceptual_net: nn.Module, out: str | Path
-) -> Iterator[tuple[int, float]]:
+def train_vae(images: Tensor, recipe: VAERecipe, perceptual_net, out: str | Path) -> Iterator[tuple[int, float]]:
     """Train on uint8 images (N, C, H, W), yielding (step, loss); the averaged weights end in `out`/vae.
 
-    perceptual_net: a trained classifier (its `body` a Sequential) whose maps the perceptual term compares.
+    perceptual_net: a trained classifier (evaluation.classifiers) whose maps the perceptual term compares.
     Raises ValueError where `out` holds another run, RuntimeError for a gradient that is not finite.
     """
     out = Path(out)
@@ -105,24 +103,11 @@ def train_vae(
     state.ema.save_pretrained(out / "vae")  # type: ignore[operator]  # an AutoencoderKL
 
 
-def vae_loss(vae, x: Tensor, recipe: VAERecipe, perceptual_net: nn.Module, g: torch.Generator) -> Tensor:
+def vae_loss(vae, x: Tensor, recipe: VAERecipe, perceptual_net, g: torch.Generator) -> Tensor:
     """Squared error, distance in a classifier's maps, and KL divergence to N(0, I), of images x in [-1, 1]."""
     latents = vae.encode(x).latent_dist
     decoded = vae.decode(latents.sample(g)).sample
     kl = 0.5 * (latents.mean.square() + latents.var - 1 - latents.logvar).mean()
-    pairs = zip(maps(perceptual_net, decoded), maps(perceptual_net, x), strict=True)
+    pairs = zip(perceptual_net.maps(decoded), perceptual_net.maps(x), strict=True)
     perceptual = sum((a - b).square().sum(1).mean() for a, b in pairs)
     return F.mse_loss(decoded, x) + recipe.perceptual * perceptual + recipe.kl * kl
-
-
-def maps(perceptual_net: nn.Module, x: Tensor) -> list[Tensor]:
-    """A classifier's features at each resolution, of unit length at each place (Zhang et al., arXiv 1801.03924)."""
-    features = []
-    assert isinstance(perceptual_net.body, nn.Sequential)
-    for layer in perceptual_net.body:
-        if isinstance(layer, nn.MaxPool2d):
-            features.append(F.normalize(x, dim=1))
-        x = layer(x)
-        if isinstance(layer, nn.Flatten):
-            break
-    return features

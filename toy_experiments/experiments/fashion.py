@@ -28,6 +28,7 @@ from imf_lite.data.autoencoder import load_vae
 from imf_lite.data.normalisation import Latents
 from imf_lite.evaluation import extractors, metrics, references
 from imf_lite.evaluation.classifiers import Classifier, fashion_net, train_classifier
+from imf_lite.evaluation.perceptual import eye_net
 from imf_lite.pretrained import weights
 from imf_lite.system import files
 from imf_lite.system.paths import data_folder, pretrained_folder
@@ -54,16 +55,11 @@ MEASUREMENT = ("nfe", "omega", "t_min", "t_max", "half", "seed")  # what tells o
 CURVE_EVERY, CURVE_N = 500, 1000
 
 
-def perceptual_net() -> Classifier:
-    """The classifier of the autoencoder's perceptual term: smaller than the FID's, and trained with another seed."""
-    return Classifier(32, (16, 32, 64), (0, 1, 2), features=64)
-
-
 def classifiers(made: Path, work: Path, epochs: int) -> None:
     """Train the FID's classifier and that of the autoencoder's perceptual term."""
     jobs = {
         made / "classifier.safetensors": (fashion_net, 8, 0),
-        work / "perceptual.safetensors": (perceptual_net, 2, 1),
+        work / "perceptual.safetensors": (eye_net, 2, 1),
     }
     for path, (make, full, seed) in jobs.items():
         if not path.exists():
@@ -90,7 +86,7 @@ def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
     """Train the autoencoder and store it in diffusers' format, in half precision."""
     if (made / "vae").exists():
         return
-    net = perceptual_net()
+    net = eye_net()
     net.load_state_dict(checkpoint.load(work / "perceptual.safetensors")[0])
     images, _ = fashion.load_images("train")
     updates = train_vae(images, recipe, net.eval().requires_grad_(False), work / "autoencoder")

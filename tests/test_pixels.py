@@ -1,0 +1,497 @@
+"""Pixels without an autoencoder: x-prediction, pMF's network and files, data sets of pixels, recipes."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import drawn, gradients, network, point, tiny
+from parity import error
+from PIL import Image
+from released import AUTHORS_PMF, PMF, TINY_PMF, of_authors
+from test_cli import run
+from torch.testing import assert_close
+
+from imf_lite import data, guidance, losses, recipes, training
+from imf_lite.conditions import Cond
+from imf_lite.configs import PRESETS, T_CLIP, DiTConfig, MLPConfig
+from imf_lite.data import cache, pixels
+from imf_lite.draws import draw
+from imf_lite.networks import build
+from imf_lite.networks.base import velocity_from
+from imf_lite.networks.layers import grid_rope_table, rope_table
+from imf_lite.objective import Objective
+from imf_lite.pretrained import released, weights
+from imf_lite.sampling import generate, sample
+from imf_lite.system.rng import generator
+from imf_lite.training import checkpoint
+
+# x-prediction
+
+
+@pytest.mark.parametrize("kind", ["mlp_x", "pmf"])
+def test_one_step_from_noise_is_the_output_of_the_last_layer(kind):
+    net, draws = network(kind), drawn()
+    one = torch.ones_like(draws.t)
+    x_hat = net.denoised(draws.e, 0 * one, one, Cond(draws.y))
+    assert_close(sample(net, draws.e, draws.y), x_hat)
+    raw = net.u_branch(*net.trunk(draws.e, 0 * one, one, Cond(draws.y)))
+    assert torch.equal(x_hat, raw) and x_hat.std() > 0.1
+
+
+@pytest.mark.parametrize("t", [0.02, 0.05, 0.3, 1.0])
+def test_u_and_v_follow_from_their_images_with_the_clip(t):
+    net, draws = network("pmf", 1), drawn()
+    z, cond = point(draws)
+    t = torch.full_like(draws.t, t)
+    u, v = net(z, t / 2, t, cond)
+    state = net.trunk(z, t / 2, t, cond)
+    for velocity, image in ((u, net.u_branch(*state)), (v, net.v_branch(*state))):
+        assert_close(velocity, (z - image) / max(float(t[0]), 0.05))
+    assert_close(net.denoised(z, t / 2, t, cond), net.u_branch(*state))
+
+
+def test_a_perfect_image_has_no_loss_at_any_time():
+    """Target and prediction have the same clip: without it in the target, a perfect x would have a loss at small t."""
+
+    net, x = build(MLPConfig(predict="x", width=8, depth=1), (2,), None), torch.randn(64, 2)
+    e, t = torch.randn(64, 2), torch.linspace(0.001, 1, 64)[:, None]
+    z = (1 - t) * x + t * e
+    assert_close(net.conditional_velocity(z, x, e, t), velocity_from(x, z, t))
+    late = t.flatten() >= T_CLIP
+    assert_close(net.conditional_velocity(z, x, e, t)[late], (e - x)[late], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(net.conditional_velocity(z, x, e, t)[~late], (e - x)[~late], rtol=0.1)
+    plain = build(MLPConfig(width=8, depth=1), (2,), None)
+    assert torch.equal(plain.conditional_velocity(z, x, e, t), e - x)
+    for rule in (guidance.conditional, guidance.predicted):
+        d = drawn(64, shape=(2,))._replace(x=x, e=e, t=t, r=t, n_eq=64)
+        target, _ = rule(net, z, d, Cond(), e)
+        assert_close(target, velocity_from(x, z, t))
+
+
+@pytest.mark.parametrize("kind", ["mlp_x", "pmf"])
+@pytest.mark.parametrize("t", [0.02, 0.049, 0.051, 0.1, 0.5, 1.0 - 1e-5])
+def test_the_slope_through_the_division_equals_finite_differences(kind, t):
+    net, draws = network(kind, dtype=torch.float64), drawn(dtype=torch.float64, p_r_neq_t=1.0)
+    z, cond = point(draws)
+    t, along, eps = torch.full_like(draws.t, t), torch.randn_like(z), 1e-6
+    du_dt = losses.slope(net, z, t / 3, t, cond, 0, along)
+    ahead, behind = (net.u(z + s * eps * along, t / 3, t + s * eps, cond) for s in (1, -1))
+    assert_close(du_dt, ((ahead - behind) / (2 * eps)).detach(), rtol=1e-5, atol=1e-7 * du_dt.abs().max().item())
+    assert du_dt.abs().max() > 1e-2
+
+
+# pMF's network and its released files
+
+
+def test_a_file_in_the_layout_of_pmf_gives_the_authors_u_and_samples():
+    net = weights.load(TINY_PMF)
+    assert net.shape == (3, 16, 16) and net.num_classes == 10 and not net.has_v
+    assert sum(p.numel() for p in net.parameters()) == json.loads((PMF / "config.json").read_text())["params"]
+    given, cond = of_authors(AUTHORS_PMF["inputs"])
+    out = AUTHORS_PMF["outputs"]
+    assert error(net.u(given["z"], given["t"] - given["h"], given["t"], cond), out["u"]) < 1e-5
+    span = given["sample_t_min"], given["sample_t_max"]
+    for steps in (1, 2):
+        with pytest.warns(UserWarning, match=r"omega 8\.5 is larger"):
+            x = sample(net, given["noise"], given["sample_y"], steps, given["sample_omega"], span)
+        assert error(x, out[f"samples_{steps}nfe"]) < 1e-5
+
+
+def test_every_name_of_pmf_b16_is_accounted_for_and_the_sizes_are_the_published_ones():
+    names = json.loads((PMF / "pMF-B-16.names.json").read_text())
+    tensors = {released.our_name(k): torch.empty(shape, device="meta") for k, shape in names.items()}
+    kept = {k: released.without_batch(k, v) for k, v in tensors.items() if k not in released.EXTRAS}
+    assert len(tensors) - len(kept) == 1
+    config, shape, classes = released.read_config(kept, Path("pMF-B-16.pt"))
+    assert (shape, classes, config) == ((3, 256, 256), 1000, PRESETS["pmf_b16"])
+    with torch.device("meta"):
+        net = build(replace(config, v_depth=None), shape, classes)
+    theirs = released.u_path(kept, config.depth - config.v_depth)
+    assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in theirs.items()}
+
+
+@pytest.mark.parametrize(
+    "name, D, depth, heads, bottleneck, hidden",
+    [("pmf_b16", 768, 16, 12, 128, 2048), ("pmf_l16", 1024, 32, 16, 128, 2730), ("pmf_h16", 1280, 48, 16, 256, 3416)],
+)
+def test_parameters_of_the_presets(name, D, depth, heads, bottleneck, hidden):
+    """By pMF's published sizes (arXiv 2601.22158); SwiGLU's hidden width is a multiple of 8 above width 1,024."""
+    with torch.device("meta"):
+        net = build(replace(PRESETS[name], v_depth=None), (3, 256, 256), 1000)
+    embedders = 4 * (256 * D + D + D * D + D) + 1001 * D
+    patches = 768 * bottleneck + bottleneck + bottleneck * D + D
+    block = 4 * D * D + 3 * D * hidden + 4 * D + 2 * D // heads
+    expected = embedders + patches + (20 + 276) * D + depth * block + D + 768 * D + 768
+    count = sum(p.numel() for p in net.parameters())
+    assert count == expected and (name != "pmf_b16" or count == 118_234_240)
+    assert net.noise_scale == {"pmf_h16": 2.0}.get(name, 1.0)
+
+
+@pytest.fixture
+def spoilt(tmp_path):
+    """pMF's tiny file with changed tensors."""
+
+    def write(**changes):
+        tensors = torch.load(TINY_PMF, weights_only=True)
+        for name, value in changes.items():
+            name = "net." + name.replace("__", ".")
+            tensors.pop(name, None) if value is None else tensors.__setitem__(name, value)
+        torch.save(tensors, tmp_path / "pMF-spoilt.pt")
+        return tmp_path / "pMF-spoilt.pt"
+
+    return write
+
+
+def test_known_extras_are_left_out_by_name_and_anything_else_is_refused(spoilt):
+    plain = weights.load(TINY_PMF)
+    branch = {"v_final_layer__norm__weight": torch.ones(48), "rope_freqs": torch.ones(16, 6, dtype=torch.complex64)}
+    extra = weights.load(spoilt(**branch))
+    assert not extra.has_v
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), extra.parameters(), strict=True))
+    with pytest.raises(ValueError, match="unknown surprise"):
+        weights.load(spoilt(surprise=torch.ones(3)))
+    with pytest.raises(ValueError, match=r"unknown v_final_layer\.surprise"):
+        weights.load(spoilt(v_final_layer__surprise=torch.ones(3)))
+    with pytest.raises(ValueError, match=r"misshapen v_final_layer.norm.weight"):
+        weights.load(spoilt(v_final_layer__norm__weight=torch.ones(7)))
+    with pytest.raises(ValueError, match=r"missing x_embedder.proj2.bias"):
+        weights.load(spoilt(x_embedder__proj2__bias=None))
+    with pytest.raises(ValueError, match=r"hf download Lyy0725/pMF pMF-B-16\.pt"):
+        weights.load("./nowhere/pMF-B-16.pt")
+
+
+def test_rows_turn_with_the_row_and_columns_with_the_column_and_the_prefix_not_at_all():
+    cos, sin = grid_rope_table(3, (2, 4), 8)
+    assert (cos[:3] == 1).all() and (sin[:3] == 0).all() and cos.shape == (3 + 8, 4)
+    one_cos, one_sin = rope_table(4, 4)
+    for patch in range(8):
+        row, column = divmod(patch, 4)
+        assert_close(cos[3 + patch], torch.cat([one_cos[row], one_cos[column]]))
+        assert_close(sin[3 + patch], torch.cat([one_sin[row], one_sin[column]]))
+
+
+def test_positions_and_the_bottleneck_leave_guidance_out_of_the_other_weights():
+    plain = DiTConfig(width=16, depth=2, heads=2, patch=2, bottleneck=3, grid_positions=True)
+    a, b = (build(c, (1, 4, 4), 10) for c in (plain, replace(plain, guided="interval", v_depth=1)))
+    guided = b.state_dict()
+    for name, value in a.state_dict().items():
+        assert (
+            torch.equal(value[-4:], guided[name][-4:])
+            if name == "pos_embed"
+            else torch.equal(value, guided[name.replace("shared_blocks.1", "u_heads.0")])
+        ), name
+    assert not {"x_embedder.proj.weight"} & a.state_dict().keys()
+
+
+# noise of another size
+
+
+def test_noise_scale_is_applied_by_draws_samplers_and_export(tmp_path):
+    net = build(MLPConfig(width=8, depth=1, noise_scale=4.0), (2,), None)  # u = 0 at the start
+    e = torch.randn(5, 2)
+    assert_close(sample(net, e), 4 * e)
+    x, _ = generate(net, 1000)
+    assert 3.8 < x.std() < 4.2
+    config = recipes.get("digits_imf").draws
+    one, four = (draw(torch.zeros(6, 2), None, config, generator("cpu", 1), "no", s) for s in (1.0, 4.0))
+    assert_close(four.e, 4 * one.e) and torch.equal(four.t, one.t)
+    loaded = weights.load(weights.save_pretrained(net, tmp_path))
+    assert loaded.noise_scale == 4 and torch.equal(sample(loaded, e), 4 * e)
+
+
+def test_a_run_trains_on_noise_of_its_networks_scale(tmp_path):
+    loud, quiet = (
+        next(training.train(tiny("digits_imf", **{"net.noise_scale": s}), tmp_path / str(s), device="cpu"))
+        for s in (4.0, 1.0)
+    )
+    assert loud.raw_u_eq > 5 * quiet.raw_u_eq  # u = 0 at the start, so the loss is |e - x|^2
+
+
+# data sets of pixels
+
+
+def pictures(folder: Path, classes=("cats", "dogs"), each: int = 12, size: int = 40) -> Path:
+    """A folder of drawn PNGs, one folder a class."""
+    g = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            picture = np.zeros((size, size, 3), np.uint8)
+            picture[g.integers(0, 20) :, :, k] = 200
+            Image.fromarray(picture).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_the_three_lines_of_the_readme_from_a_folder_of_pictures_to_samples(tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    lines = [
+        "imf-lite prepare FOLDER --vae none --size 32",
+        "imf-lite train fashion_pixels --data data/pixels/FOLDER --out runs/mine",
+        "imf-lite sample --run runs/mine",
+    ]
+    assert "\n".join(lines) in readme
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "FOLDER")
+    run(monkeypatch, *lines[0].split()[1:], "--workers", "0")
+    assert "0 cats, 1 dogs" in capsys.readouterr().out
+    small = ["--steps", "4", "--batch", "8", "--net.width", "24", "--net.depth", "2", "--net.v-depth", "1"]
+    run(monkeypatch, *lines[1].split()[1:], *small)
+    run(monkeypatch, *lines[2].split()[1:])
+    (picture,) = (tmp_path / "runs/mine/samples").glob("*.png")
+    assert Image.open(picture).size == (2 * 64, 10 * 64) and Image.open(picture).mode == "RGB"
+
+
+def test_a_prepared_folder_holds_the_pixels_that_were_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = pictures(tmp_path / "mine", size=32)
+    (folder / "cats" / "broken.png").write_bytes(b"no image")
+    run(monkeypatch, "prepare", str(folder), "--vae", "none", "--size", "32", "--workers", "0")
+    found = data.load("data/pixels/mine")
+    assert found.latents is None and found.num_classes == 2 and found.classes == ("cats", "dogs")
+    assert len(found.train) == 24 and found.train.shape == (3, 32, 32) and isinstance(found.train, pixels.PixelSplit)
+    x, y = found.train.batch(torch.tensor([0, 23]))
+    first = torch.from_numpy(np.array(Image.open(folder / "cats" / "0.png"))).permute(2, 0, 1)
+    assert torch.equal(((x[0] + 1) * 127.5).round().to(torch.uint8), first) and y.tolist() == [0, 1]
+    kept = tmp_path / "data/pixels/mine/train"
+    assert (kept / "pixels.u8").stat().st_size == 25 * 3 * 32 * 32 and not (kept / "moments.f32").exists()
+    cache.verify(kept)
+    with open(kept / "pixels.u8", "r+b") as file:
+        file.write(b"\x01\x02\x03")
+    with pytest.raises(ValueError, match=r"pixels.u8 changed"):
+        cache.verify(kept)
+
+
+def test_pictures_without_classes_train_unconditionally(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = pictures(tmp_path / "flat" / "sub")
+    for k, path in enumerate(sorted(folder.rglob("*.png"))):
+        shutil.move(path, tmp_path / "flat" / f"{k}.png")
+    shutil.rmtree(folder)
+    run(monkeypatch, "prepare", "flat", "--vae", "none", "--size", "16", "--workers", "0")
+    net = {"width": 24, "depth": 1, "v_depth": 1}
+    recipe = recipes.get("fashion_pixels", data="data/pixels/flat", steps=2, batch=8, net=net)
+    list(training.train(recipe, tmp_path / "run", device="cpu"))
+    net = training.load_network(tmp_path / "run", "cpu")
+    assert net.num_classes is None and net.shape == (3, 16, 16)
+
+
+def idx(path: Path, array: np.ndarray) -> None:
+    """A file in MNIST's format (yann.lecun.com/exdb/mnist): magic, sizes as big-endian int32, bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes())
+
+
+def test_torchvisions_mnist_is_read_where_torchvision_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMF_LITE_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=r"MNIST is not in .*download=True"):
+        data.load("MNIST")
+    g = np.random.default_rng(0)
+    for split, n in (("train", 30), ("t10k", 20)):
+        images, labels = g.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n, dtype=np.uint8) % 10
+        idx(tmp_path / "MNIST/raw" / f"{split}-images-idx3-ubyte", images)
+        idx(tmp_path / "MNIST/raw" / f"{split}-labels-idx1-ubyte", labels)
+    found = data.load("MNIST")
+    assert len(found.train) == 30 and len(found.held_out) == 20 and found.num_classes == 10
+    assert found.train.shape == (1, 32, 32) and found.classes[3] == "3 - three"
+    last = found.held_out.images[-1, 0]
+    assert torch.equal(last[2:-2, 2:-2], torch.from_numpy(images[-1])) and last[:2].sum() == 0
+    assert found.held_out.y[-1] == labels[-1] and found.fingerprint() != found.held_out.fingerprint()
+
+
+def test_cifar_is_named_with_its_command_where_it_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMF_LITE_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="import CIFAR10 as D; D"):
+        data.load("CIFAR10")
+
+
+def test_flips_are_random_reproducible_and_for_pixels_alone(tmp_path, monkeypatch):
+    from imf_lite.training import batches
+
+    pictures_ = torch.arange(20 * 9, dtype=torch.uint8).view(20, 1, 3, 3)
+    split = pixels.in_memory(pictures_, None)
+    found = data.Data(split, None, None)
+    flipped, plain = (tiny("digits_imf", flip=f, batch=20, data="x") for f in (True, False))
+    (x, _), (same, _), (straight, _) = (batches.batch(r, found, 3, 0) for r in (flipped, flipped, plain))
+    assert torch.equal(x, same)
+    mirrored = [torch.equal(a, b.flip(-1)) and not torch.equal(a, b) for a, b in zip(x, straight, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(x, straight, strict=True)]
+    assert sum(mirrored) + sum(kept) == 20 and 4 < sum(mirrored) < 16
+    latents = found._replace(latents=data.Latents("", (0.0,), (1.0,)))
+    with pytest.raises(ValueError, match="prepare the images with --vae none"):
+        next(training.train(flipped, tmp_path / "run", latents, "cpu"))
+
+
+# the recipes' options
+
+
+@pytest.mark.parametrize("name", [n for n in recipes.RECIPES if n.startswith("fashion_pixels")])
+def test_every_recipe_of_pixels_takes_three_steps(name, tmp_path, monkeypatch):
+    g, folder = np.random.default_rng(0), tmp_path / "data" / "FashionMNIST" / "raw"
+    for split, n in (("train", 40), ("t10k", 20)):
+        idx(folder / f"{split}-images-idx3-ubyte", g.integers(0, 256, (n, 28, 28), np.uint8))
+        idx(folder / f"{split}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8) % 10)
+    monkeypatch.setenv("IMF_LITE_DATA", str(tmp_path / "data"))
+    recipe = recipes.get(name, steps=3, batch=8, log_every=1, **{"net.width": 24})
+    records = list(training.train(recipe, tmp_path / "run", device="cpu"))
+    assert len(records) == 3 and all(np.isfinite(r.loss) for r in records)
+    made = training.images_of(tmp_path / "run")(torch.randn(2, 1, 32, 32))
+    assert made.shape == (2, 1, 32, 32) and made.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("name, changes", {
+    "fashion_pixels_u": {"net.predict": "u"},
+    "fashion_pixels_mf": {"method": "mf", "net.v_depth": None},
+    "fashion_pixels_guided": {"net.guided": "interval", "guidance": guidance.Flexible(), "draws.class_dropout": 0.1},
+}.items())  # fmt: skip
+def test_the_recipes_differ_from_fashion_pixels_in_what_they_say(name, changes):
+    assert recipes.get(name) == recipes.override(recipes.get("fashion_pixels"), {"name": name} | changes)
+
+
+def test_half_lives_are_decays_per_update(tmp_path):
+    recipe = recipes.get("imagenet_pmf_b16")
+    assert recipe.decays == pytest.approx([0.5 ** (1024 / 5e5), 0.5 ** (1024 / 1e6), 0.5 ** (1024 / 2e6)])
+    assert recipes.get("digits_imf").decays == (0.995,)
+    assert recipes.Recipe.from_json(recipe.to_json()) == recipe
+    small = tiny("digits_imf", ema_half_life=(0.05, 0.01))
+    list(training.train(small, tmp_path / "run", device="cpu"))
+    counters = checkpoint.read_counters(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    assert counters["decays"] == pytest.approx([0.5 ** (16 / 50), 0.5 ** (16 / 10)])
+    with pytest.raises(ValueError, match="must be positive"):
+        tiny("digits_imf", ema_half_life=(0.0,))
+
+
+def test_muon_updates_matrices_as_torch_does_and_adamw_the_rest():
+    recipe = tiny("digits_imf", optimizer="muon", lr=0.01)
+    net, again = (build(recipe.net, (1, 8, 8), 10) for _ in range(2))
+    optimizer = checkpoint.make_optimizer(recipe, net)
+    matrices = [p for p in again.parameters() if p.ndim == 2]
+    rest = [p for p in again.parameters() if p.ndim != 2]
+    both = (
+        torch.optim.Muon(matrices, 0.01, weight_decay=0.0),
+        torch.optim.AdamW(rest, 0.01, (0.9, 0.95), weight_decay=0.0),
+    )
+    for seed in range(3):
+        for p, q in zip(net.parameters(), again.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=generator("cpu", seed, p.numel()))
+            q.grad = p.grad.clone()
+        optimizer.step()
+        for part in both:
+            part.step()
+    for p, q in zip(net.parameters(), again.parameters(), strict=True):
+        assert_close(p, q)
+    kept = {frozenset(optimizer.state[p]) for p in net.parameters() if p.ndim == 2}
+    assert kept == {frozenset({"momentum_buffer"})}
+
+
+@pytest.mark.parametrize("name", ["digits_imf", "fashion_pixels"])
+def test_muon_and_half_lives_resume_to_the_same_weights(name, tmp_path):
+    changes = {"optimizer": "muon", "ema_half_life": (0.05,)}
+    if name == "fashion_pixels":
+        net = {"width": 24, "depth": 2, "v_depth": 1, "patch": 4}
+        recipe = recipes.get(name, data="digits", flip=True, net=net, steps=6, batch=16, save_every=3, **changes)
+    else:
+        recipe = tiny(name, **changes)
+    list(training.train(recipe, tmp_path / "whole", device="cpu"))
+    for record in training.train(recipe, tmp_path / "cut", device="cpu"):
+        if record.step == 4:
+            break
+    list(training.train(recipe, tmp_path / "cut", device="cpu"))
+    whole, cut = (checkpoint.load(checkpoint.latest(tmp_path / k / "checkpoints"))[0] for k in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(cut[k], v) for k, v in whole.items())
+
+
+def test_an_incomplete_state_of_muon_is_refused(tmp_path):
+    recipe = tiny("digits_imf", optimizer="muon")
+    list(training.train(recipe, tmp_path, device="cpu"))
+    path = checkpoint.latest(tmp_path / "checkpoints")
+    tensors, counters = checkpoint.load(path)
+    left = next(k for k in tensors if k.startswith("optimizer/momentum_buffer/"))
+    checkpoint.write_tensors(path, {k: v for k, v in tensors.items() if k != left}, counters)
+    with pytest.raises(checkpoint.CheckpointError, match="optimiser state is incomplete"):
+        list(training.train(replace(recipe, log_every=2), tmp_path, device="cpu"))
+
+
+# the perceptual term
+
+
+def test_the_perceptual_term_is_added_where_t_is_below_its_limit():
+    net, draws = network("pmf", 1), drawn(16)
+    seen = []
+
+    def distance(x_hat, x):
+        seen.append((x_hat.detach(), x))
+        return (x_hat - x).square().sum((1, 2, 3))
+
+    plain, _ = gradients(Objective(net, "imf"), draws)
+    with_it, _ = gradients(Objective(net, "imf", perceptual=distance, perceptual_weight=0.4), draws)
+    (x_hat, x) = seen[0]
+    z, cond = point(draws)
+    assert torch.equal(x, draws.x)
+    assert_close(x_hat, net.denoised(z, draws.r, draws.t, cond).detach(), rtol=1e-3, atol=1e-4)
+    d = (x_hat - x).square().sum((1, 2, 3)) * (draws.t.flatten() < 0.8)
+    assert_close(with_it - plain, 0.4 * (d / (d + 0.01)).mean(), rtol=1e-4, atol=1e-5)
+    assert 0 < (draws.t < 0.8).sum() < 16
+
+
+def test_the_eye_sees_a_difference_and_gives_a_gradient(tmp_path, monkeypatch):
+    from imf_lite.evaluation import perceptual
+
+    net = perceptual.eye_net().eval()
+    distance = perceptual.in_maps(net)
+    x = torch.rand(4, 1, 32, 32) * 2 - 1
+    near, far = (x + s * torch.randn(4, 1, 32, 32) for s in (0.05, 0.5))
+    near.requires_grad_()
+    assert (distance(x, x) == 0).all() and (distance(near, x) < distance(far, x)).all()
+    distance(near, x).sum().backward()
+    assert near.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="compares images of shape"):
+        perceptual.load("eye", (3, 32, 32))
+
+
+def test_lpips_is_that_of_torch_fidelity_on_its_scale_and_its_files_are_asked_for(tmp_path, monkeypatch):
+    from torch_fidelity import sample_similarity_lpips as theirs
+    from torchvision.models import vgg16
+
+    from imf_lite.evaluation import perceptual
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"wget -P .*weights-vgg16-lpips.pth"):
+        perceptual.load("lpips", (3, 64, 64))
+    for (
+        name
+    ) in perceptual.LPIPS_FILES:  # of the official names; what is in them, of the official shapes, is given below
+        (tmp_path / "hub/checkpoints").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub/checkpoints" / name).touch()
+
+    class Features:  # the classifier of VGG-16 holds 120 million weights that LPIPS does not use
+        features = vgg16_features = None
+
+    with torch.device("meta"):
+        whole = vgg16(weights=None).features
+    torch.manual_seed(0)
+    Features.features = whole.to_empty(device="cpu")
+    for p in Features.features.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    lins = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate((64, 128, 256, 512, 512))}
+    monkeypatch.setattr(theirs, "torchvision_load_pretrained_vgg16", lambda **_: Features)
+    monkeypatch.setattr(
+        theirs.SampleSimilarityLPIPS,
+        "load_state_dict",
+        lambda self, state, **_: torch.nn.Module.load_state_dict(self, state, strict=False),
+    )
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: lins)
+    distance = perceptual.load("lpips", (3, 64, 64))
+    x, y = (torch.rand(2, 3, 64, 64) * 2 - 1 for _ in range(2))
+    assert_close(distance(x, y), theirs.SampleSimilarityLPIPS("lpips-vgg16")(*((i + 1) * 127.5 for i in (x, y))))
+    x.requires_grad_()
+    distance(x, y).sum().backward()
+    assert x.grad.abs().max() > 0 and (distance(y, y) == 0).all()
+
+
+def test_a_perceptual_term_that_is_not_given_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match=r"perceptual is 'eye': pass perceptual="):
+        next(training.train(tiny(perceptual="eye"), tmp_path, device="cpu"))
