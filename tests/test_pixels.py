@@ -28,6 +28,7 @@ from imf_lite.pretrained import released, weights
 from imf_lite.sampling import generate, sample
 from imf_lite.system.rng import generator
 from imf_lite.training import checkpoint
+from toy_experiments import rehearsal
 
 # x-prediction
 
@@ -366,10 +367,11 @@ def test_half_lives_are_decays_per_update(tmp_path):
 
 def test_muon_updates_matrices_as_torch_does_and_adamw_the_rest():
     recipe = tiny("digits_imf", optimizer="muon", lr=0.01)
-    net, again = (build(recipe.net, (1, 8, 8), 10) for _ in range(2))
+    net, again = (network("pmf", 1) for _ in range(2))
     optimizer = checkpoint.make_optimizer(recipe, net)
-    matrices = [p for p in again.parameters() if p.ndim == 2]
-    rest = [p for p in again.parameters() if p.ndim != 2]
+    learnt_vectors = ("tokens", "pos_embed")  # two-dimensional, but no maps
+    is_matrix = {k: p.ndim == 2 and not k.endswith(learnt_vectors) for k, p in again.named_parameters()}
+    matrices, rest = ([p for k, p in again.named_parameters() if is_matrix[k] == m] for m in (True, False))
     both = (
         torch.optim.Muon(matrices, 0.01, weight_decay=0.0),
         torch.optim.AdamW(rest, 0.01, (0.9, 0.95), weight_decay=0.0),
@@ -383,8 +385,8 @@ def test_muon_updates_matrices_as_torch_does_and_adamw_the_rest():
             part.step()
     for p, q in zip(net.parameters(), again.parameters(), strict=True):
         assert_close(p, q)
-    kept = {frozenset(optimizer.state[p]) for p in net.parameters() if p.ndim == 2}
-    assert kept == {frozenset({"momentum_buffer"})}
+    for name, p in net.named_parameters():
+        assert (set(optimizer.state[p]) == {"momentum_buffer"}) == is_matrix[name], name
 
 
 @pytest.mark.parametrize("name", ["digits_imf", "fashion_pixels"])
@@ -495,3 +497,56 @@ def test_lpips_is_that_of_torch_fidelity_on_its_scale_and_its_files_are_asked_fo
 def test_a_perceptual_term_that_is_not_given_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match=r"perceptual is 'eye': pass perceptual="):
         next(training.train(tiny(perceptual="eye"), tmp_path, device="cpu"))
+
+
+# full scale in miniature
+
+
+def test_every_stage_of_pmf_at_full_scale_in_miniature(tmp_path, monkeypatch, capsys):
+    """The stages of notebooks/imagenet_run.ipynb, on drawn JPEGs of ImageNet's layout: pixels, FID while training,
+    search, measurement, samples, export."""
+    monkeypatch.chdir(tmp_path)
+    rehearsal.write_images(tmp_path / "imagenet", each=9)
+    seen, small = ("--extractor", "stand-in"), ("--net.patch", 32, "--steps", 4, "--save-every", 2, "--batch", 8)
+    run(monkeypatch, "prepare", "imagenet", "--vae", "none", *seen, "--workers", 0)
+    assert "could not be read, left out" in capsys.readouterr().out
+    named = "imagenet_pmf_rehearsal"
+    fid = ("--fid-every", 2, "--fid.n", 8, "--fid.extractor", "stand-in", "--fid.batch", 4)
+    run(monkeypatch, "train", named, "--out", "runs/pmf", *small, *fid, "--perceptual", "no")
+    records, rows = training.read_metrics("runs/pmf"), (tmp_path / "runs/pmf/fid.jsonl").read_text().splitlines()
+    assert len(records) == 4 and len(rows) == 2 and training.read_run("runs/pmf")["recipe"]["optimizer"] == "muon"
+    asked = ("--run", "runs/pmf", *seen, "--n", 8, "--batch", 4)
+    run(monkeypatch, "search", *asked, "--omegas", 1, 4, "--t-mins", 0.1, "--t-maxs", 0.7)
+    run(monkeypatch, "evaluate", *asked, "--omega", 4, "--interval", 0.1, 0.7)
+    (found,) = (tmp_path / "runs/pmf/evaluation").glob("*nfe1*.json")
+    scores = json.loads(found.read_text())
+    assert np.isfinite(scores["fid"]) and scores["protocol"]["reference"].startswith("data/pixels/imagenet/train")
+    run(monkeypatch, "sample", "--run", "runs/pmf", "--omega", 4, "--rows", 2, "--ema", 1)
+    (picture,) = (tmp_path / "runs/pmf/samples").glob("*.png")
+    assert Image.open(picture).size == (4 * 256, 2 * 256)
+    run(monkeypatch, "export", "--run", "runs/pmf", "--onnx", "runs/onnx")
+    said = json.loads(Path("runs/onnx/u.json").read_text())
+    assert said["noise_scale"] == 1 and said["shape"] == [3, 256, 256] and not Path("runs/onnx/decoder.onnx").exists()
+
+
+def test_a_data_set_of_pixels_is_measured_with_a_floor_that_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMF_LITE_CACHE", str(tmp_path / "cache"))
+    pictures(tmp_path / "mine", each=30)
+    run(monkeypatch, "prepare", "mine", "--vae", "none", "--size", 32, "--workers", 0)
+    small = ("--steps", 2, "--batch", 8, "--net.width", 24, "--net.depth", 1, "--net.v-depth", 1)
+    run(monkeypatch, "train", "fashion_pixels", "--data", "data/pixels/mine", "--out", "runs/mine", *small)
+    measured = []
+    for name in ("first", "second"):
+        run(monkeypatch, "evaluate", "--run", "runs/mine", "--extractor", "stand-in", "--n", 20, "--out", name)
+        (path,) = Path(name).glob("*.json")
+        measured.append(json.loads(path.read_text()))
+        if name == "first":
+            (features,) = (tmp_path / "cache").glob("features-*.safetensors")
+            written = features.stat().st_mtime_ns
+    assert features.stat().st_mtime_ns == written and len(list((tmp_path / "cache").glob("features-*"))) == 2
+    assert (
+        measured[0]["fid"] == measured[1]["fid"] and measured[0]["protocol"]["reference"] == "training split, 60 images"
+    )
+    assert measured[0]["fid_excess"] == measured[0]["fid"] - measured[0]["floor"]["fid"] > 0
+    assert data.load("data/pixels/mine").held_out is None and measured[0]["agreement"] is None

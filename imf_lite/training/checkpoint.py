@@ -65,10 +65,12 @@ class Optimizers:
 def make_optimizer(recipe: Recipe, net: nn.Module) -> Optimizers:
     """AdamW for all parameters; or, as in pMF, Muon for matrices and AdamW for the rest, both at the recipe's rate.
 
-    Muon is torch's own, with momentum 0.95 and five Newton-Schulz steps.
+    Matrices are the weights of linear layers and the table of classes. Muon is torch's own, with momentum 0.95 and five
+    Newton-Schulz steps.
     """
     weights = list(net.parameters())
-    matrices = [p for p in weights if p.ndim == 2 and recipe.optimizer == "muon"]
+    layers = net.modules() if recipe.optimizer == "muon" else []
+    matrices = [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Embedding)]
     chosen = set(map(id, matrices))
     fused = weights[0].device.type != "mps"
     decay: dict[str, Any] = {"weight_decay": recipe.weight_decay}

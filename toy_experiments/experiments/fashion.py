@@ -12,6 +12,8 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -138,20 +140,27 @@ def prepare(batch: int = 250) -> None:
 
 def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     """Train one recipe, keep its averaged weights as fp16 without the v-branch, and measure them: rows of the table."""
-    torch.set_num_threads(1)
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
-    out, evaluator, record = work / name, None, None
-    for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
-        if record.step % CURVE_EVERY == recipe.log_every:  # just after a checkpoint
-            evaluator = evaluator or evaluator_of(made, out)
-            measure_newest(evaluator, out, record)
-    evaluator = evaluator or evaluator_of(made, out)
-    if record:
-        measure_newest(evaluator, out, record)
+    out = work / name
+    evaluator = follow(recipe, out, partial(evaluator_of, made, out))
     folder = (made if name in SHIPPED else work) / "networks" / name
     notes = {k: training.read_run(out)[k] for k in ("recipe", "latents")}
     weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, notes, torch.float16)
     return scores(name, recipe, weights.load(folder), evaluator, out)
+
+
+def follow(recipe: recipes.Recipe, out: Path, make_evaluator: Callable, every: int = CURVE_EVERY):
+    """Train a recipe on one thread, compiled where that pays, and measure one-step quality every so many updates."""
+    torch.set_num_threads(1)
+    evaluator, record = None, None
+    for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
+        if record.step % every == recipe.log_every:  # just after a checkpoint
+            evaluator = evaluator or make_evaluator()
+            measure_newest(evaluator, out, record.step // every * every)
+    evaluator = evaluator or make_evaluator()
+    if record:
+        measure_newest(evaluator, out, record.step // every * every)
+    return evaluator
 
 
 def evaluator_of(made: Path, run: Path):
@@ -161,9 +170,9 @@ def evaluator_of(made: Path, run: Path):
     return StoredEvaluator(made, training.images_of(run), "fashion")
 
 
-def measure_newest(evaluator, out: Path, record: training.Record) -> None:
-    """Note the one-step quality of the newest checkpoint, once."""
-    path, step = out / "curve.jsonl", record.step // CURVE_EVERY * CURVE_EVERY
+def measure_newest(evaluator, out: Path, step: int) -> None:
+    """Note the one-step quality of the newest checkpoint, that of update `step`, once."""
+    path = out / "curve.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     if step and all(json.loads(line)["step"] != step for line in lines):
         net = training.load_network(out, "cpu")
@@ -200,15 +209,19 @@ def scores(name: str, recipe: recipes.Recipe, net, evaluator, out: Path) -> list
 
 def curves(work: Path) -> list[dict]:
     """For every run, at each point of its curve: one-step quality, and the minutes of training until then."""
+    return [row for name in RECIPES for row in curve(name, work / name)]
+
+
+def curve(name: str, out: Path) -> list[dict]:
+    """The curve of one run."""
+    records, code = training.read_metrics(out), training.read_run(out)["code"]
+    pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
+    per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
     rows = []
-    for name in RECIPES:
-        records, code = training.read_metrics(work / name), training.read_run(work / name)["code"]
-        pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
-        per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
-        for row in map(json.loads, (work / name / "curve.jsonl").read_text().splitlines()):
-            when = {"step": row["step"], "minutes": row["step"] * per_update}
-            quality = {k: row[k] for k in ("fid", "agreement")}
-            rows.append({"network": name, **when, **quality, "code": code})
+    for row in map(json.loads, (out / "curve.jsonl").read_text().splitlines()):
+        when = {"step": row["step"], "minutes": row["step"] * per_update}
+        quality = {k: row[k] for k in ("fid", "agreement")}
+        rows.append({"network": name, **when, **quality, "code": code})
     return rows
 
 

@@ -1,0 +1,155 @@
+"""What should a network predict, u or the image? In the plane inside D dimensions, and on Fashion-MNIST's pixels.
+
+    python -m toy_experiments.experiments.pixels --out toy_experiments/results     (make pixels)
+
+The plane: eight Gaussians in two dimensions, carried into D by a random orthonormal map, so that the truth is known:
+how far samples are from it inside the plane, and how far from the plane. Fashion-MNIST: the recipes fashion_pixels*,
+scored in the features and by the protocol of fashion.py. Writes pixels-plane.csv, pixels.csv, pixels_curves.csv and
+pixels.npz. Interrupted, it resumes; what is trained is not trained again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from imf_lite import recipes, training
+from imf_lite.data import Data, Split
+from imf_lite.data.images import to_uint8
+from imf_lite.evaluation.evaluator import StoredEvaluator
+from imf_lite.pretrained import weights
+from imf_lite.sampling import generate
+from imf_lite.system.paths import pretrained_folder
+from imf_lite.system.rng import generator
+
+from ..ground_truth import datasets, distances
+from ..tables import RESULTS, read_table, write_table
+from . import fashion
+from .runs import Job, loss_summary, map_jobs, plane
+
+DIMS = (2, 8, 32, 128)
+POINTS = "eight_gaussians"
+TRAININGS = {"fashion_pixels": 2, "fashion_pixels_u": 2, "fashion_pixels_mf": 1, "fashion_pixels_guided": 1}
+"""how often each recipe is trained, by seeds 0, 1, ..."""
+SHIPPED = "fashion_pixels"
+SHOWN, CURVE_EVERY = 8, 1000
+
+
+def frame(dims: int) -> Tensor:
+    """A random orthonormal map from the plane into D dimensions, (D, 2), fixed by D."""
+    return torch.linalg.qr(torch.randn(dims, 2, generator=generator("cpu", dims)))[0]
+
+
+def embedded(dims: int) -> Data:
+    """The eight Gaussians in D dimensions."""
+    flat = datasets.load(POINTS)
+    return Data(*(Split(split.x @ frame(dims).T, None) for split in flat[:2]), None)
+
+
+def plane_recipe(predict: str, seed: int, steps: int) -> recipes.Recipe:
+    """One network for every D: only its first and last layer know D."""
+    changes = {"net.predict": predict, "net.width": 96, "net.depth": 4, "lr": 2e-3, "decay": "linear"}
+    return plane("head", seed=seed, steps=steps, **changes)
+
+
+def run_plane(job: Job, folder: Path) -> dict:
+    """Train a job and measure it against the truth."""
+    torch.set_num_threads(1)
+    dims, out = int(job.keys["dims"]), folder / job.name
+    for _ in training.train(job.recipe, out, embedded(dims), "cpu"):
+        pass
+    net, real = training.load_network(out, "cpu"), datasets.load(POINTS).held_out
+    assert real is not None
+    x, _ = generate(net, len(real), seed=0, batch=len(real))
+    inside = x @ frame(dims)
+    off = (x - inside @ frame(dims).T).square().sum(1).mean().sqrt()
+    raw = [r["raw_u_neq"] for r in training.read_metrics(out)]
+    row = {"distance": distances.sliced_wasserstein(inside, real.x), "off_plane": float(off), **loss_summary(raw)}
+    return {**job.keys, **row, "floor": distances.floor(POINTS)[0], "code": training.fingerprint()}
+
+
+def run_fashion(job: tuple[str, int], work: Path, steps: int | None) -> list[dict]:
+    """Train a recipe by one seed, keep its averaged weights as fp16, and score them: rows of the table."""
+    name, seed = job
+    recipe = recipes.get(name, seed=seed, **({"steps": steps} if steps else {}))
+    out = work / f"{name}-{seed}"
+    make_evaluator = partial(StoredEvaluator, pretrained_folder("fashion"), to_uint8, "fashion")
+    evaluator = fashion.follow(recipe, out, make_evaluator, CURVE_EVERY)
+    notes = {k: training.read_run(out)[k] for k in ("recipe", "latents", "classes")}
+    slim = weights.without_v(training.load_network(out, "cpu"))
+    kept = weights.save_pretrained(slim, out.with_name(f"{out.name}-weights"), notes, torch.float16)
+    rows = fashion.scores(name, recipe, weights.load(kept), evaluator, out)
+    return [{"training": seed, **row} for row in rows if row["half"] == "report"]
+
+
+def arrays(work: Path, jobs: list[tuple[str, int]]) -> dict[str, np.ndarray]:
+    """For the lesson: samples of every training from the same noise, and the courses of the raw losses."""
+    kept = {}
+    for name, seed in jobs:
+        net = weights.load(work / f"{name}-{seed}-weights")
+        omega = 2.0 if net.guided != "no" else None
+        kept[f"samples_{name}_{seed}"] = to_uint8(generate(net, 10 * SHOWN, omega=omega)[0]).numpy()
+        records = training.read_metrics(work / f"{name}-{seed}")
+        kept[f"raw_{name}_{seed}"] = np.array([r["raw_u_neq"] for r in records], np.float32)
+    return kept
+
+
+def merged(path: Path, rows: list[dict], keys: tuple[str, ...]) -> list[dict]:
+    """These rows, and those of an earlier table that they do not replace."""
+    known = {tuple(row[k] for k in keys) for row in rows}
+    before = read_table(path) if path.exists() else []
+    return [*(row for row in before if tuple(row[k] for k in keys) not in known), *rows]
+
+
+def main(
+    seeds: int = 3, plane_steps: int = 1500, only: tuple[str, ...] = tuple(TRAININGS), which: tuple[int, ...] = (0, 1),
+    steps: int | None = None, out: Path = RESULTS, work: Path = Path("runs/pixels"), ship: Path | None = None,
+    workers: int = 2,
+) -> None:  # fmt: skip
+    """Run both experiments and write the tables; rows of trainings that are not asked for stay as they are.
+
+    Args:
+        seeds: trainings in the plane for every D; 0: leave the plane out.
+        plane_steps: updates of each of them.
+        only: recipes of Fashion-MNIST to train.
+        which: seeds of those trainings, of as many as each recipe is meant to have.
+        steps: updates of each of them; default: the recipe's.
+        out: folder of the results.
+        work: folder of the runs.
+        ship: folder to which the first training of fashion_pixels is copied; default: what ships with the package, or
+            nothing if steps is given.
+        workers: processes.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        Job({"dims": dims, "predict": predict, "seed": k}, POINTS, plane_recipe(predict, k, plane_steps))
+        for k in range(seeds) for dims in DIMS for predict in ("u", "x")
+    ]  # fmt: skip
+    if jobs:
+        rows = map_jobs(run_plane, jobs, work / f"plane-{plane_steps}", workers=workers)
+        write_table(out / "pixels-plane.csv", rows)
+    trainings = [(name, k) for k in which for name in only if k < TRAININGS[name]]
+    if not trainings:
+        return
+    scored = map_jobs(run_fashion, trainings, work, steps, workers=workers)
+    write_table(
+        out / "pixels.csv", merged(out / "pixels.csv", [r for rows in scored for r in rows], ("network", "training"))
+    )
+    courses = [{"training": k, **row} for name, k in trainings for row in fashion.curve(name, work / f"{name}-{k}")]
+    write_table(out / "pixels_curves.csv", merged(out / "pixels_curves.csv", courses, ("network", "training")))
+    before = dict(np.load(out / "pixels.npz")) if (out / "pixels.npz").exists() else {}
+    np.savez_compressed(out / "pixels.npz", allow_pickle=False, **before | arrays(work, trainings))
+    if ship is None and steps is None:
+        ship = pretrained_folder("fashion") / "networks" / SHIPPED
+    if ship is not None and (SHIPPED, 0) in trainings:
+        shutil.copytree(work / f"{SHIPPED}-0-weights", ship, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
