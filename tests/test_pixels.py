@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from imf_lite.sampling import generate, sample
 from imf_lite.system.rng import generator
 from imf_lite.training import checkpoint
 from toy_experiments import rehearsal
+from toy_experiments.experiments import pixels as experiment
+from toy_experiments.tables import read_table
 
 # x-prediction
 
@@ -326,16 +329,21 @@ def test_flips_are_random_reproducible_and_for_pixels_alone(tmp_path, monkeypatc
         next(training.train(flipped, tmp_path / "run", latents, "cpu"))
 
 
-# the recipes' options
-
-
-@pytest.mark.parametrize("name", [n for n in recipes.RECIPES if n.startswith("fashion_pixels")])
-def test_every_recipe_of_pixels_takes_three_steps(name, tmp_path, monkeypatch):
+@pytest.fixture
+def little_fashion(tmp_path, monkeypatch):
+    """Fashion-MNIST's files with 40 and 20 random images."""
     g, folder = np.random.default_rng(0), tmp_path / "data" / "FashionMNIST" / "raw"
     for split, n in (("train", 40), ("t10k", 20)):
         idx(folder / f"{split}-images-idx3-ubyte", g.integers(0, 256, (n, 28, 28), np.uint8))
         idx(folder / f"{split}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8) % 10)
     monkeypatch.setenv("IMF_LITE_DATA", str(tmp_path / "data"))
+
+
+# the recipes' options
+
+
+@pytest.mark.parametrize("name", [n for n in recipes.RECIPES if n.startswith("fashion_pixels")])
+def test_every_recipe_of_pixels_takes_three_steps(name, tmp_path, little_fashion):
     recipe = recipes.get(name, steps=3, batch=8, log_every=1, **{"net.width": 24})
     records = list(training.train(recipe, tmp_path / "run", device="cpu"))
     assert len(records) == 3 and all(np.isfinite(r.loss) for r in records)
@@ -550,3 +558,27 @@ def test_a_data_set_of_pixels_is_measured_with_a_floor_that_is_kept(tmp_path, mo
     )
     assert measured[0]["fid_excess"] == measured[0]["fid"] - measured[0]["floor"]["fid"] > 0
     assert data.load("data/pixels/mine").held_out is None and measured[0]["agreement"] is None
+
+
+def test_the_experiment_adds_trainings_to_its_tables(tmp_path, little_fashion, monkeypatch):
+    monkeypatch.setattr(experiment, "DIMS", (2, 8))
+    monkeypatch.setattr(experiment, "map_jobs", lambda work, jobs, *args, workers: [work(job, *args) for job in jobs])
+    monkeypatch.setattr(experiment.fashion, "SEEDS", (("report", 0),))
+    score = {"fid": 9.0, "kid": 1.0, "precision": 0.5, "recall": 0.5, "agreement": 0.5, "floor": {"fid": 1.0}}
+    monkeypatch.setattr(experiment, "StoredEvaluator", lambda *_: lambda net, *_, **__: score)  # tested elsewhere
+    main = partial(experiment.main, plane_steps=3, steps=2, out=tmp_path / "out", work=tmp_path / "work")
+    main(seeds=1, only=("fashion_pixels_u",), which=(0, 1))
+    plane = read_table(tmp_path / "out" / "pixels-plane.csv")
+    assert [(r["dims"], r["predict"]) for r in plane] == [(2, "u"), (2, "x"), (8, "u"), (8, "x")]
+    assert plane[0]["off_plane"] < 1e-3 < plane[2]["off_plane"]  # in the plane itself nothing is off it
+    before = read_table(tmp_path / "out" / "pixels.csv")
+    main(seeds=0, only=("fashion_pixels_mf",), which=(0, 1))  # meant to be trained once
+    after = read_table(tmp_path / "out" / "pixels.csv")
+    assert after[: len(before)] == before and {(r["network"], r["training"]) for r in after} == {
+        ("fashion_pixels_u", 0), ("fashion_pixels_u", 1), ("fashion_pixels_mf", 0)
+    }  # fmt: skip
+    assert {r["nfe"] for r in after} == {1, 2, 4} and all(r["fid"] > r["floor"] > 0 for r in after)
+    with np.load(tmp_path / "out" / "pixels.npz") as kept:
+        assert kept["samples_fashion_pixels_u_1"].shape == (80, 1, 32, 32) and len(kept.files) == 6
+    frame = experiment.frame(32)
+    assert_close(frame.T @ frame, torch.eye(2), atol=1e-5, rtol=0)

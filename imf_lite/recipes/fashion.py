@@ -56,10 +56,10 @@ def fashion_fm_plain() -> Recipe:
 def fashion_pixels() -> Recipe:
     """Improved MeanFlow on Fashion-MNIST's pixels without an autoencoder: the network predicts the image (pMF)."""
     net = {"patch": 8, "predict": "x", "bottleneck": 48, "grid_positions": True}  # 16 patches, as many as of latents
-    changes = {"name": "fashion_pixels", "data": "FashionMNIST", "normalisation": "imf"}
     # a third of the latents' batch: quality follows the number of updates here, not that of images
-    changes |= {"steps": 12_000, "batch": 32, "warmup": 300}
-    return override(fashion_imf_plain(), changes | {f"net.{k}": v for k, v in net.items()})
+    budget = {"steps": 12_000, "batch": 32, "warmup": 300}
+    changes = {"name": "fashion_pixels", "data": "FashionMNIST", "normalisation": "imf", "net": net}
+    return override(fashion_imf_plain(), changes | budget)
 
 
 def fashion_pixels_u() -> Recipe:

@@ -149,17 +149,17 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     return scores(name, recipe, weights.load(folder), evaluator, out)
 
 
-def follow(recipe: recipes.Recipe, out: Path, make_evaluator: Callable, every: int = CURVE_EVERY):
+def follow(recipe: recipes.Recipe, out: Path, make_evaluator: Callable, every: int | None = None):
     """Train a recipe on one thread, compiled where that pays, and measure one-step quality every so many updates."""
     torch.set_num_threads(1)
-    evaluator, record = None, None
+    every, evaluator, record = every or CURVE_EVERY, None, None
     for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
         if record.step % every == recipe.log_every:  # just after a checkpoint
             evaluator = evaluator or make_evaluator()
             measure_newest(evaluator, out, record.step // every * every)
     evaluator = evaluator or make_evaluator()
     if record:
-        measure_newest(evaluator, out, record.step // every * every)
+        measure_newest(evaluator, out, record.step)
     return evaluator
 
 

@@ -4,7 +4,7 @@
 
 The plane: eight Gaussians in two dimensions, carried into D by a random orthonormal map, so that the truth is known:
 how far samples are from it inside the plane, and how far from the plane. Fashion-MNIST: the recipes fashion_pixels*,
-scored in the features and by the protocol of fashion.py. Writes pixels-plane.csv, pixels.csv, pixels_curves.csv and
+scored in the features and by the protocol of fashion.py. Writes pixels-plane.csv, pixels.csv, pixels-curves.csv and
 pixels.npz. Interrupted, it resumes; what is trained is not trained again.
 """
 
@@ -142,7 +142,7 @@ def main(
         out / "pixels.csv", merged(out / "pixels.csv", [r for rows in scored for r in rows], ("network", "training"))
     )
     courses = [{"training": k, **row} for name, k in trainings for row in fashion.curve(name, work / f"{name}-{k}")]
-    write_table(out / "pixels_curves.csv", merged(out / "pixels_curves.csv", courses, ("network", "training")))
+    write_table(out / "pixels-curves.csv", merged(out / "pixels-curves.csv", courses, ("network", "training")))
     before = dict(np.load(out / "pixels.npz")) if (out / "pixels.npz").exists() else {}
     np.savez_compressed(out / "pixels.npz", allow_pickle=False, **before | arrays(work, trainings))
     if ship is None and steps is None:
