@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from imf_lite import recipes, training
-from imf_lite.recipes import digits
+from imf_lite.recipes import digits, fashion
 from imf_lite.system import files
 
 from ..experiments import ablation
@@ -28,6 +28,7 @@ from ..tables import RESULTS
 UPDATES = 20  # by 40, rounding alone has grown to 1e-2 on the digits
 TOLERANCE = 1e-3  # relative: another machine, another order of sums
 PATH = RESULTS / "behaviour.json"
+ON_DIGITS = {"data": "digits", "net": {"width": 48, "depth": 3, "v_depth": 1, "patch": 2, "bottleneck": 3}}
 RUNS = {
     "plane-mf": lambda: plane("mf"),
     "plane-boundary": lambda: plane("boundary"),
@@ -40,6 +41,7 @@ RUNS = {
     "digits-guided": digits.digits_guided,
     "ablation-mf": lambda: ablation.recipe("mf, fixed"),
     "ablation-imf": lambda: ablation.recipe("modern"),
+    "pixels": lambda: recipes.override(fashion.fashion_pixels_guided(), ON_DIGITS),
 }
 
 
