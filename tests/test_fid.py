@@ -13,6 +13,7 @@ from imf_lite.configs import MLPConfig
 from imf_lite.data.images import grid, save_png, to_uint8
 from imf_lite.evaluation import classifiers
 from imf_lite.evaluation.evaluator import Evaluator
+from imf_lite.evaluation.extractors import extract
 from imf_lite.evaluation.metrics import compare, disjoint, measure, nearest
 from imf_lite.evaluation.references import from_file
 from imf_lite.networks import build
@@ -119,6 +120,11 @@ def test_inception_is_reached_through_the_same_function(tmp_path, monkeypatch):
     torch.save(net.state_dict(), tmp_path / "inception.pth")
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = measure(images, images.flip(0), "inception-v3-compat", weights=str(tmp_path / "inception.pth"))
+    grey = images[:3, :1]
+    as_rgb = (
+        extract(x, "inception-v3-compat", str(tmp_path / "inception.pth")) for x in (grey, grey.repeat(1, 3, 1, 1))
+    )
+    assert torch.equal(*as_rgb)
     assert abs(found["fid"]) < 1e-2 and found["precision"] == 1
     with pytest.raises(ValueError, match=r"none\.pth.*fetch https://"):
         measure(images, images, "inception-v3-compat", weights=str(tmp_path / "none.pth"))

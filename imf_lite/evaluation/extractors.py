@@ -35,7 +35,10 @@ def features_and_logits(
     images: Tensor, extractor: str = "digits", weights: str | None = None, batch: int = 500,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Features (N, F) as `extract`, and the logits (N, K) that an Inception Score is made of."""
+    """Features (N, F) as `extract`, and the logits (N, K) that an Inception Score is made of.
+
+    torch-fidelity's own extractors take RGB: grey images become three equal channels.
+    """
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; "
@@ -43,6 +46,8 @@ def features_and_logits(
         )
     device = torch.device(device) if torch.device(device).type == "cuda" else torch.device("cpu")
     net = load_extractor(extractor, weights, str(device))
+    if images.shape[1] == 1 and extractor not in OURS:
+        images = images.expand(-1, 3, -1, -1)
     try:
         outputs = [net(part.to(device)) for part in images.split(batch)]
     except RuntimeError as error:
@@ -166,6 +171,6 @@ class StandIn(ClassifierExtractor):
         return super().forward(F.interpolate(images.float().mean(1, keepdim=True), (32, 32), mode="area"))
 
 
-for _name in CLASSIFIERS:
-    register_feature_extractor(_name, ClassifierExtractor)
-register_feature_extractor("stand-in", StandIn)
+OURS: dict[str, type[ClassifierExtractor]] = {**dict.fromkeys(CLASSIFIERS, ClassifierExtractor), "stand-in": StandIn}
+for _name, _extractor in OURS.items():
+    register_feature_extractor(_name, _extractor)
