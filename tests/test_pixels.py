@@ -327,6 +327,9 @@ def test_flips_are_random_reproducible_and_for_pixels_alone(tmp_path, monkeypatc
     latents = found._replace(latents=data.Latents("", (0.0,), (1.0,)))
     with pytest.raises(ValueError, match="prepare the images with --vae none"):
         next(training.train(flipped, tmp_path / "run", latents, "cpu"))
+    points = data.Data(data.Split(torch.randn(40, 2), None), None, None)
+    with pytest.raises(ValueError, match="these are points: leave it out"):
+        next(training.train(flipped, tmp_path / "run", points, "cpu"))
 
 
 @pytest.fixture

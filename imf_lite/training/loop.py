@@ -247,10 +247,11 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def check_training_data(recipe: Recipe, data: Data) -> None:
     """Raise ValueError for data that cannot be trained on, before anything is spent."""
     y = data.train.y
-    if recipe.flip and data.latents:
-        raise ValueError(
-            "flip = True mirrors pixels; these are latents: prepare the images with --vae none, or leave it."
+    if recipe.flip and (data.latents or len(data.train.shape) != 3):
+        kind = (
+            "latents: prepare the images with --vae none, or leave it out" if data.latents else "points: leave it out"
         )
+        raise ValueError(f"flip = True mirrors images; these are {kind}.")
     if len(data.train) < recipe.batch:
         raise ValueError(f"batch = {recipe.batch}, but there are only {len(data.train)} samples: lower the batch.")
     if recipe.method == "imf" and recipe.net.v_depth is None and recipe.draws.p_r_neq_t == 1:
