@@ -1,4 +1,4 @@
-"""How fast full-size training is on this device: images per second, memory, share of peak, on random latents.
+"""How fast full-size training is on this device: images per second, memory, share of peak, on random latents or pixels.
 
     python -m benchmarks.imagenet_step                      # iMF B/2, eager and compiled, every precision
     python -m benchmarks.imagenet_step --names imagenet_imf_xl2 --batch 64
@@ -22,23 +22,27 @@ from imf_lite.objective import Objective
 from imf_lite.system import devices
 from imf_lite.system.devices import matmul_precision
 from imf_lite.system.rng import generator
-from imf_lite.training import flops
+from imf_lite.training import checkpoint, flops
 from toy_experiments.tables import RESULTS, read_table, write_table
 
-SHAPE, CLASSES = (4, 32, 32), 1000
+CLASSES = 1000
 SAME = ("device", "recipe", "precision", "compiled", "batch")
 
 
 def measure(name: str, precision: str, compile: bool, batch: int, steps: int, device: torch.device) -> dict:
-    """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones."""
+    """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones.
+
+    Without pMF's perceptual term, whose files may not be there.
+    """
     recipe = recipes.get(name, precision=precision)
     torch._dynamo.reset()  # what the last variant compiled goes, and its memory
-    net = build(recipe.net, SHAPE, CLASSES).to(device)
+    shape = (3, 256, 256) if recipe.data == "imagenet_pixels" else (4, 32, 32)
+    net = build(recipe.net, shape, CLASSES).to(device)
     rule = guidance.rule(recipe.method, recipe.guidance)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, bf16=precision == "bf16")
     loss = torch.compile(objective, dynamic=False) if compile else objective
-    optimizer = torch.optim.AdamW(net.parameters(), recipe.lr, recipe.betas, fused=True)
-    x, y = torch.randn(batch, *SHAPE, device=device), torch.arange(batch, device=device) % CLASSES
+    optimizer = checkpoint.make_optimizer(recipe, net)
+    x, y = torch.randn(batch, *shape, device=device), torch.arange(batch, device=device) % CLASSES
     cuda, seconds = device.type == "cuda", []
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -62,7 +66,7 @@ def measure(name: str, precision: str, compile: bool, batch: int, steps: int, de
         "compiled": int(compile),
         "batch": batch,
         "images_per_s": pace,
-        "share_of_peak": pace * flops.per_image(recipe, SHAPE, CLASSES) / peak if peak else "",
+        "share_of_peak": pace * flops.per_image(recipe, shape, CLASSES) / peak if peak else "",
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else "",
         "torch": torch.__version__,
         "code": training.fingerprint(),

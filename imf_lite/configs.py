@@ -96,7 +96,7 @@ class MLPConfig:
     predict: Predict = "u"
     """what the last layers give: u, or the denoised image, from which u is computed (pixel MeanFlow)"""
     noise_scale: float = 1.0
-    """standard deviation of the noise at t = 1; pMF's larger images take 2 or 4"""
+    """standard deviation of the noise at t = 1; pMF's larger networks and images take 2 or 4"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -191,6 +191,8 @@ class DrawConfig:
     """standard deviation of the logit-normal, before the sigmoid"""
     uniform_share: float = 0.0
     """expected share of rows whose two times are uniform instead, chosen at random (pMF's tr_uniform: 0.1)"""
+    equal_t: Literal["larger", "first"] = "larger"
+    """time of the rows with r = t: the larger of their two (iMF's reference code), or the first (pMF's)"""
     p_r_neq_t: float = 0.5
     """share of rows with r < t: 0.5 in iMF, 0.25 in MF, 0 is flow matching"""
     r_zero: bool = False

@@ -39,9 +39,8 @@ def draw(
     """Draw noise, times, dropped labels and, for a guided network, omega and interval.
 
     x (B, ...) data, y (B,) labels; noise_scale: standard deviation of e. Guidance is drawn last: the rest is the same
-    with and without it.
-    A fixed count of rows, the first B - round(B * p_r_neq_t), gets r = t; they keep the larger of
-    their two times (iMF's reference code). Raises ValueError for integer data or mismatched labels.
+    with and without it. A fixed count of rows, the first B - round(B * p_r_neq_t), gets r = t, by the rule equal_t.
+    Raises ValueError for integer data or mismatched labels.
     """
     check_data("x", x)
     B = len(x)
@@ -49,8 +48,10 @@ def draw(
         raise ValueError(f"y has shape {tuple(y.shape)}, but x holds {B} samples: labels must be ({B},).")
     e = noise_scale * torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
     pair = two_times(B, config, g, x.device)
-    t, r = (s.view(B, *[1] * (x.ndim - 1)) for s in (pair.amax(0), pair.amin(0)))
     n_eq = B - round(B * config.p_r_neq_t)
+    if config.equal_t == "first":
+        pair[1, :n_eq] = pair[0, :n_eq]
+    t, r = (s.view(B, *[1] * (x.ndim - 1)) for s in (pair.amax(0), pair.amin(0)))
     r = torch.cat([t[:n_eq], torch.zeros_like(r[n_eq:]) if config.r_zero else r[n_eq:]])
     drop = torch.rand(B, generator=g, device=x.device) < config.class_dropout
     row = torch.arange(B, device=x.device)

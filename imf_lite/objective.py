@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import guidance, losses
 from .conditions import Cond, check_data, check_labels, readable
-from .configs import T_CLIP, Method
+from .configs import Method
 from .draws import Draws
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Objective(nn.Module):
             loss = loss + losses.adaptive(raw_v, self.p, self.c)
             raw_v = raw_v.detach()
         if self.perceptual is not None:
-            x_hat = z - t.clamp(min=T_CLIP) * u
+            x_hat = z - t * u
             seen = self.perceptual(x_hat, x) * (t.flatten() < T_SEEN)  # noisier images have no detail to compare
             loss = loss + self.perceptual_weight * losses.adaptive(seen, self.p, self.c)
         h_du_dt = squares(h * slope.value).sqrt() if slope.value is not None else torch.zeros_like(raw_u)

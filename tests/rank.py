@@ -18,12 +18,10 @@ from imf_lite.objective import Objective
 from imf_lite.system import distributed, files
 
 
-def gradients_of(method: str, out: str) -> None:
+def gradients_of(kind: str, method: str, out: str) -> None:
     """The gradients of this rank's draws, averaged over the ranks, to a file."""
     ranks = distributed.init()
-    objective = Objective(
-        network("pmf" if method == "imf" else "dit", 1 if method == "imf" else None, torch.float64), method
-    )
+    objective = Objective(network(kind, 1 if method == "imf" else None, torch.float64), method)
     wrapped = ranks.wrap(objective)
     wrapped(drawn(dtype=torch.float64, seed=ranks.rank)).loss.backward()
     torch.save({k: p.grad for k, p in objective.net.named_parameters()}, Path(out) / f"{ranks.rank}.pt")

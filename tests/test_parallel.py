@@ -65,12 +65,10 @@ def together(parts: list[Draws]) -> Draws:
     return Draws(**joined, n_eq=n * len(parts))
 
 
-@pytest.mark.parametrize("method", ["mf", "imf"])
-def test_gradients_of_two_ranks_are_those_of_all_their_draws(tmp_path, method):
-    finish(start(2, "gradients_of", method, tmp_path))
-    objective = Objective(
-        network("pmf" if method == "imf" else "dit", 1 if method == "imf" else None, torch.float64), method
-    )
+@pytest.mark.parametrize("kind, method", [("dit", "mf"), ("dit", "imf"), ("pmf", "imf")])
+def test_gradients_of_two_ranks_are_those_of_all_their_draws(tmp_path, kind, method):
+    finish(start(2, "gradients_of", kind, method, tmp_path))
+    objective = Objective(network(kind, 1 if method == "imf" else None, torch.float64), method)
     _, expected = gradients(objective, together([drawn(dtype=torch.float64, seed=k) for k in (0, 1)]))
     for k in (0, 1):
         found = torch.load(tmp_path / f"{k}.pt")

@@ -1,9 +1,11 @@
 """Pixels without an autoencoder: x-prediction, pMF's network and files, data sets of pixels, recipes."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +14,26 @@ import torch
 from helpers import drawn, gradients, network, point, tiny
 from parity import error
 from PIL import Image
-from released import AUTHORS_PMF, PMF, TINY_PMF, of_authors
+from released import AUTHORS_PMF, PMF, TINY, TINY_PMF, of_authors
 from test_cli import run
 from torch.testing import assert_close
+from torchvision.datasets import CIFAR10
 
 from imf_lite import data, guidance, losses, recipes, training
 from imf_lite.conditions import Cond
-from imf_lite.configs import PRESETS, T_CLIP, DiTConfig, MLPConfig
-from imf_lite.data import cache, pixels
+from imf_lite.configs import PRESETS, T_CLIP, DiTConfig, DrawConfig, MLPConfig
+from imf_lite.data import cache, pixels, preparation
+from imf_lite.data.sources.folders import FlatFolder
 from imf_lite.draws import draw
+from imf_lite.evaluation import perceptual
+from imf_lite.evaluation.evaluator import Evaluator
+from imf_lite.evaluation.perceptual import Perceptual, eye_net
 from imf_lite.networks import build
 from imf_lite.networks.base import velocity_from
 from imf_lite.networks.layers import grid_rope_table, rope_table
 from imf_lite.objective import Objective
-from imf_lite.pretrained import released, weights
-from imf_lite.sampling import generate, sample
+from imf_lite.pretrained import export, released, weights
+from imf_lite.sampling import euler, generate, sample
 from imf_lite.system.rng import generator
 from imf_lite.training import checkpoint
 from toy_experiments import rehearsal
@@ -168,6 +175,23 @@ def test_known_extras_are_left_out_by_name_and_anything_else_is_refused(spoilt):
         weights.load("./nowhere/pMF-B-16.pt")
 
 
+def test_what_would_have_no_effect_or_no_sense_is_refused(spoilt, monkeypatch):
+    with pytest.raises(ValueError, match="leave size out"):
+        weights.load(TINY_PMF, size=64)
+    with pytest.raises(ValueError, match="do not fill a square"):
+        weights.load(spoilt(pos_embed=torch.zeros(1, 35, 48)))
+    with pytest.raises(ValueError, match="do not fill a square"):
+        weights.load(spoilt(pos_embed=torch.zeros(1, 5, 48)))
+    with pytest.raises(ValueError, match="do not fill a square"):  # two batches of tokens are not the first of them
+        weights.load(spoilt(class_tokens=torch.zeros(2, 8, 48)))
+    assert weights.load(TINY_PMF, noise_scale=2.0).noise_scale == 2
+    with pytest.raises(ValueError, match="whose noise has scale 1"):
+        weights.load(TINY, size=8, noise_scale=2.0)
+    x, u = (build(MLPConfig(width=8, depth=1, predict=p), (2,), None) for p in ("x", "u"))
+    with pytest.raises(ValueError, match=r"init has net.predict = 'u', this run 'x'"):
+        training.loop.copy_weights(u, x)
+
+
 def test_rows_turn_with_the_row_and_columns_with_the_column_and_the_prefix_not_at_all():
     cos, sin = grid_rope_table(3, (2, 4), 8)
     assert (cos[:3] == 1).all() and (sin[:3] == 0).all() and cos.shape == (3 + 8, 4)
@@ -202,9 +226,12 @@ def test_noise_scale_is_applied_by_draws_samplers_and_export(tmp_path):
     assert 3.8 < x.std() < 4.2
     config = recipes.get("digits_imf").draws
     one, four = (draw(torch.zeros(6, 2), None, config, generator("cpu", 1), "no", s) for s in (1.0, 4.0))
-    assert_close(four.e, 4 * one.e) and torch.equal(four.t, one.t)
+    assert_close(four.e, 4 * one.e)
+    assert torch.equal(four.t, one.t)
     loaded = weights.load(weights.save_pretrained(net, tmp_path))
-    assert loaded.noise_scale == 4 and torch.equal(sample(loaded, e), 4 * e)
+    assert loaded.noise_scale == 4 and torch.equal(sample(loaded, e), 4 * e) and torch.equal(euler(loaded, e), 4 * e)
+    said = export.export_u(loaded, tmp_path / "u.onnx")
+    assert said["noise_scale"] == 4 and said["ranges"]["z"].endswith("N(0, 4^2)")
 
 
 def test_a_run_trains_on_noise_of_its_networks_scale(tmp_path):
@@ -269,6 +296,20 @@ def test_a_prepared_folder_holds_the_pixels_that_were_read(tmp_path, monkeypatch
         cache.verify(kept)
 
 
+def test_a_preparation_of_pixels_that_was_cut_short_goes_on(tmp_path):
+    source = FlatFolder(pictures(tmp_path / "mine") / "cats", 16)
+    whole = preparation.prepare(source, None, None, tmp_path / "whole", batch=5)
+    assert [step.read for step in whole] == [5, 10, 12]
+    cut = preparation.prepare(source, None, None, tmp_path / "cut", batch=5, save_every=1)
+    next(cut), next(cut)
+    cut.close()
+    assert [step.read for step in preparation.prepare(source, None, None, tmp_path / "cut", batch=5)] == [12]
+    a, b = ((tmp_path / k / "pixels.u8").read_bytes() for k in ("whole", "cut"))
+    assert a == b and len(a) == 12 * 3 * 16 * 16
+    with pytest.raises(ValueError, match="is a cache of something else"):
+        list(preparation.prepare(FlatFolder(tmp_path / "mine" / "cats", 8), None, None, tmp_path / "whole"))
+
+
 def test_pictures_without_classes_train_unconditionally(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = pictures(tmp_path / "flat" / "sub")
@@ -306,10 +347,23 @@ def test_torchvisions_mnist_is_read_where_torchvision_keeps_it(tmp_path, monkeyp
     assert found.held_out.y[-1] == labels[-1] and found.fingerprint() != found.held_out.fingerprint()
 
 
-def test_cifar_is_named_with_its_command_where_it_is_not(tmp_path, monkeypatch):
+def test_cifar_is_read_as_torchvision_reads_it_and_named_with_its_command_where_it_is_not(tmp_path, monkeypatch):
+    """Files in the layout of cs.toronto.edu/~kriz/cifar.html: pickled rows of 3,072 bytes, channel by channel."""
     monkeypatch.setenv("IMF_LITE_DATA", str(tmp_path))
     with pytest.raises(ValueError, match="import CIFAR10 as D; D"):
         data.load("CIFAR10")
+    folder, g = tmp_path / "cifar-10-batches-py", np.random.default_rng(0)
+    folder.mkdir()
+    for k, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+        rows = {"data": g.integers(0, 256, (4, 3072), np.uint8), "labels": [k, 1, 2, 3]}
+        (folder / name).write_bytes(pickle.dumps(rows))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"c{k}" for k in range(10)]}))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)  # the checksums are those of the real files
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    found = data.load("CIFAR10")
+    assert found.train.shape == (3, 32, 32) and len(found.train) == 20 and found.classes[4] == "c4"
+    assert torch.equal(found.held_out.images[0], torch.from_numpy(rows["data"][0]).view(3, 32, 32))
+    assert found.train.y.tolist()[::4] == [0, 1, 2, 3, 4]
 
 
 def test_flips_are_random_reproducible_and_for_pixels_alone(tmp_path, monkeypatch):
@@ -365,13 +419,20 @@ def test_the_recipes_differ_from_fashion_pixels_in_what_they_say(name, changes):
 
 def test_half_lives_are_decays_per_update(tmp_path):
     recipe = recipes.get("imagenet_pmf_b16")
-    assert recipe.decays == pytest.approx([0.5 ** (1024 / 5e5), 0.5 ** (1024 / 1e6), 0.5 ** (1024 / 2e6)])
-    assert recipes.get("digits_imf").decays == (0.995,)
+    assert recipe.decays() == pytest.approx([0.5 ** (1024 / 5e5), 0.5 ** (1024 / 1e6), 0.5 ** (1024 / 2e6)])
+    early = [0.5 ** (1024 / 5e5), *2 * [0.5 ** (1024 / 7e5)]]  # EDM's ramp-up: a twentieth of the images so far
+    assert recipe.decays(14_000_000) == pytest.approx(early)
+    assert recipes.get("digits_imf").decays(1) == (0.995,)
     assert recipes.Recipe.from_json(recipe.to_json()) == recipe
-    small = tiny("digits_imf", ema_half_life=(0.05, 0.01))
+    small = tiny("digits_imf", ema_half_life=(0.05, 0.002), save_every=1, keep=9)
     list(training.train(small, tmp_path / "run", device="cpu"))
-    counters = checkpoint.read_counters(checkpoint.latest(tmp_path / "run" / "checkpoints"))
-    assert counters["decays"] == pytest.approx([0.5 ** (16 / 50), 0.5 ** (16 / 10)])
+    saved = [checkpoint.load(path) for path in checkpoint.paths(tmp_path / "run" / "checkpoints")]
+    assert saved[0][1]["decays"] == pytest.approx([0.5 ** (16 / 50), 0.5 ** (16 / 2)])
+    name = "u_head.linear.weight"
+    for (before, _), (after, counters) in pairwise(saved):
+        for k, decay in enumerate(0.5 ** (16 / min(h, 0.05 * counters["images"])) for h in (50, 2)):
+            averaged = before[f"ema{k or ''}/{name}"].lerp(after[f"net/{name}"], 1 - decay)
+            assert_close(after[f"ema{k or ''}/{name}"], averaged, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="must be positive"):
         tiny("digits_imf", ema_half_life=(0.0,))
 
@@ -451,9 +512,7 @@ def test_the_perceptual_term_is_added_where_t_is_below_its_limit():
 
 
 def test_the_eye_sees_a_difference_and_gives_a_gradient(tmp_path, monkeypatch):
-    from imf_lite.evaluation import perceptual
-
-    net = perceptual.eye_net().eval()
+    net = eye_net().eval()
     distance = perceptual.in_maps(net)
     x = torch.rand(4, 1, 32, 32) * 2 - 1
     near, far = (x + s * torch.randn(4, 1, 32, 32) for s in (0.05, 0.5))
@@ -468,8 +527,6 @@ def test_the_eye_sees_a_difference_and_gives_a_gradient(tmp_path, monkeypatch):
 def test_lpips_is_that_of_torch_fidelity_on_its_scale_and_its_files_are_asked_for(tmp_path, monkeypatch):
     from torch_fidelity import sample_similarity_lpips as theirs
     from torchvision.models import vgg16
-
-    from imf_lite.evaluation import perceptual
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"wget -P .*weights-vgg16-lpips.pth"):
@@ -508,6 +565,34 @@ def test_lpips_is_that_of_torch_fidelity_on_its_scale_and_its_files_are_asked_fo
 def test_a_perceptual_term_that_is_not_given_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match=r"perceptual is 'eye': pass perceptual="):
         next(training.train(tiny(perceptual="eye"), tmp_path, device="cpu"))
+    with pytest.raises(ValueError, match=r"perceptual is 'no': pass perceptual="):
+        next(training.train(tiny(), tmp_path, device="cpu", perceptual=Perceptual("eye", "", lambda x, y: x)))
+
+
+def test_a_run_with_a_perceptual_term_trains_and_resumes_with_the_same_one(little_fashion, tmp_path, monkeypatch):
+    monkeypatch.setattr("imf_lite.evaluation.perceptual.eye", lambda: eye_net().eval().requires_grad_(False))
+    net = {"width": 24, "depth": 1, "v_depth": 1}
+    recipe = recipes.get("fashion_pixels", perceptual="eye", net=net, steps=2, batch=8, save_every=1, log_every=1)
+    one, other = (perceptual.load("eye", (1, 32, 32)) for _ in range(2))  # other initial weights
+    assert one.sha256 != other.sha256
+    plain = replace(recipe, perceptual="no")
+    (alone, *_), (with_it, *_) = (
+        list(training.train(r, tmp_path / r.perceptual, device="cpu", perceptual=p))
+        for r, p in ((plain, None), (recipe, one))
+    )
+    assert alone.raw_u_eq == with_it.raw_u_eq and with_it.loss > alone.loss
+    with pytest.raises(ValueError, match="other weights of the perceptual term 'eye'"):
+        next(training.train(replace(recipe, keep=3), tmp_path / "eye", device="cpu", perceptual=other))
+
+
+def test_the_perceptual_term_compiles_into_one_graph_and_stays_in_float32_beside_bf16():
+    net, draws = network("pmf", 1), drawn(16)
+    distance = lambda x_hat, x: (x_hat - x).square().sum((1, 2, 3))  # noqa: E731
+    plain = Objective(net, "imf", perceptual=distance)
+    compiled = torch.compile(plain, dynamic=False, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(draws).loss, plain(draws).loss)
+    half = Objective(net, "imf", bf16=True, perceptual=lambda x_hat, x: distance(x_hat, x) * (x_hat.dtype == x.dtype))
+    assert_close(half(draws).loss, plain(draws).loss, rtol=2e-2, atol=0)
 
 
 # full scale in miniature
@@ -543,7 +628,10 @@ def test_every_stage_of_pmf_at_full_scale_in_miniature(tmp_path, monkeypatch, ca
 def test_a_data_set_of_pixels_is_measured_with_a_floor_that_is_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMF_LITE_CACHE", str(tmp_path / "cache"))
-    pictures(tmp_path / "mine", each=30)
+    for k in range(7):  # classes of unequal size
+        (pictures(tmp_path / "mine", each=30) if k == 0 else tmp_path / "mine").joinpath(f"dogs/{k}.png").rename(
+            tmp_path / f"mine/cats/more{k}.png"
+        )
     run(monkeypatch, "prepare", "mine", "--vae", "none", "--size", 32, "--workers", 0)
     small = ("--steps", 2, "--batch", 8, "--net.width", 24, "--net.depth", 1, "--net.v-depth", 1)
     run(monkeypatch, "train", "fashion_pixels", "--data", "data/pixels/mine", "--out", "runs/mine", *small)
@@ -559,6 +647,9 @@ def test_a_data_set_of_pixels_is_measured_with_a_floor_that_is_kept(tmp_path, mo
     assert (
         measured[0]["fid"] == measured[1]["fid"] and measured[0]["protocol"]["reference"] == "training split, 60 images"
     )
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "evaluate", "--run", "runs/mine", "--extractor", "stand-in", "--n", 60)
+    assert "no test split: the smallest class has 23 images" in capsys.readouterr().err + str(stop.value)
     assert measured[0]["fid_excess"] == measured[0]["fid"] - measured[0]["floor"]["fid"] > 0
     assert data.load("data/pixels/mine").held_out is None and measured[0]["agreement"] is None
 
@@ -585,3 +676,21 @@ def test_the_experiment_adds_trainings_to_its_tables(tmp_path, little_fashion, m
         assert kept["samples_fashion_pixels_u_1"].shape == (80, 1, 32, 32) and len(kept.files) == 6
     frame = experiment.frame(32)
     assert_close(frame.T @ frame, torch.eye(2), atol=1e-5, rtol=0)
+
+
+def test_the_classes_of_foreign_data_are_not_judged():
+    held = pixels.in_memory(torch.randint(0, 256, (60, 1, 32, 32), dtype=torch.uint8), torch.arange(60) % 10)
+    foreign = data.Data(held, held, 10, classes=tuple("abcdefghij"))
+    judge = Evaluator(foreign, "fashion")
+    known = Evaluator(foreign._replace(classes=data.fashion.CLASSES), "fashion")
+    assert judge.classifier is None and known.classifier is not None
+
+
+def test_rows_with_equal_times_keep_the_larger_or_the_first():
+    configs = [DrawConfig(equal_t=rule) for rule in ("larger", "first")]
+    larger, first = (draw(torch.zeros(4000, 2), None, config, generator("cpu", 0)) for config in configs)
+    n = first.n_eq
+    assert torch.equal(first.t[n:], larger.t[n:]) and torch.equal(first.r[n:], larger.r[n:])
+    assert (first.t[:n] <= larger.t[:n]).all() and torch.equal(first.t[:n], first.r[:n])
+    logit = first.t[:n].logit()  # one draw of the logit-normal, not the larger of two
+    assert abs(logit.mean() + 0.4) < 0.07 < larger.t[:n].logit().mean() + 0.4

@@ -23,8 +23,8 @@ from .options import (
 class Evaluate(MeasureOptions):
     """Measure a run, or trained weights, and write the scores as JSON; under torchrun, on all GPUs.
 
-    Pixels and fashion: FID, KID, precision and recall beside their floor. Against --reference, or statistics that were
-    prepared: FID and Inception Score.
+    Pixels and fashion: FID, KID, precision and recall beside their floor. ImageNet, or with --reference: FID and
+    Inception Score.
     """
 
     omega: float | None = None
@@ -63,7 +63,7 @@ def evaluate(options: Evaluate) -> None:
     nfe, seed, omega, interval = options.nfe, options.seed, options.omega, options.interval
     with matmul_precision(options.precision):
         own = {"digits": "digits", "fashion": "fashion", "FashionMNIST": "fashion"}.get(name)
-        pixels = name in data.pixels.TORCHVISION or (notes.get("latents", True) is None and not prepared(name))
+        pixels = notes.get("latents", True) is None and name not in data.PREPARED
         if options.reference or not (own or pixels):
             extractor, n = options.extractor or "inception-v3-compat", 50_000 if options.n is None else options.n
             real = load_reference(options.reference, notes, extractor)
@@ -96,10 +96,3 @@ def evaluate(options: Evaluate) -> None:
         if value is None or isinstance(value, float):
             print(f"{key:22} {'-' if value is None else f'{value:.4g}'}")
     print(out)
-
-
-def prepared(name: str) -> bool:
-    """Whether statistics of a data set's images lie beside what was prepared of it."""
-    from .. import data
-
-    return (data.folder_of(name) / "train" / "statistics.npz").exists()

@@ -26,9 +26,11 @@ class NetworkOptions:
     """or: a released file (iMF-XL-2.pth, pMF-B-16.pt), a folder that save_pretrained wrote, either's Hub name, or the
     name of a shipped network"""
     ema: int = 0
-    """which of a run's averages to use, if its recipe has more_emas; 0: the first"""
+    """which of a run's averages to use, if its recipe has several; 0: the first"""
     size: int | None = None
-    """side of a released network's samples; default: 32, for the latents of 256 x 256 images"""
+    """side of a released iMF network's samples; default: 32, for the latents of 256 x 256 images"""
+    noise_scale: float | None = None
+    """standard deviation of a released pMF network's noise; default: that of its published size, else 1"""
     vae: str | None = None
     """autoencoder of latents, e.g. stabilityai/sd-vae-ft-mse, or a folder; default: the one that the network's data
     was prepared with"""
@@ -45,7 +47,7 @@ class MeasureOptions(NetworkOptions):
     batch: int = 250
     """samples made at once, against a reference"""
     reference: str | None = None
-    """statistics of real images: an .npz (mu, sigma), or a folder of latents prepared with --extractor; default for
+    """statistics of real images: an .npz (mu, sigma), or a folder prepared with --extractor; default for
     imagenet: latents/imagenet/train in the data folder"""
     extractor_weights: str | None = None
     """file of the extractor's weights; default: torch-fidelity downloads it"""
@@ -86,8 +88,11 @@ def check_ignored(options: NetworkOptions) -> None:
     released = options.weights is not None and options.weights.endswith((".pth", ".pt"))
     if options.ema and options.run is None:
         raise UsageError("--ema chooses among a run's averages: it goes with --run.")
-    if not released and (options.size is not None or options.latents != "imf"):
-        raise UsageError("--size and --latents are for the authors' released files: leave them out for other networks.")
+    told = options.size is not None or options.latents != "imf"
+    if not released and (told or options.noise_scale is not None):
+        raise UsageError(
+            "--size, --latents and --noise-scale are for the authors' released files: leave them out for others."
+        )
 
 
 def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, dict]:
@@ -105,8 +110,9 @@ def load_network(options: NetworkOptions, device: str | None) -> tuple[Network, 
         step = {"step": checkpoint.step_of(options.run / "checkpoints")}
         return usable(training.load_network(options.run, device, options.ema)), training.read_run(options.run) | step
     if options.weights is not None and options.run is None:
-        net = weights.load(options.weights, options.size).to(pick_device(device))
-        return usable(net), weights.read_notes(options.weights)
+        net = weights.load(options.weights, options.size, options.noise_scale).to(pick_device(device))
+        of_authors = {"recipe": {"data": "imagenet_pixels" if net.shape[0] == 3 else "imagenet"}}
+        return usable(net), weights.read_notes(options.weights) or of_authors
     raise ValueError("say which network: either --run FOLDER or --weights FILE.")
 
 
@@ -187,9 +193,12 @@ def to_images(net: Network, notes: dict, options: NetworkOptions) -> Callable:
 def load_reference(reference: str | None, notes: dict, extractor: str) -> Reference:
     """What samples are compared with: the statistics given, or those of the images that a network learnt."""
     from ..data import folder_of
+    from ..data.pixels import TORCHVISION
     from ..evaluation import references
 
     name = notes.get("recipe", {}).get("data", "imagenet")
+    if reference is None and name in TORCHVISION:
+        raise ValueError(f"no statistics of {name} are stored: give --reference, or measure with `imf-lite evaluate`.")
     return references.load_reference(reference or folder_of(name) / "train", extractor)
 
 

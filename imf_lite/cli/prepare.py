@@ -71,6 +71,8 @@ def prepare(options: Prepare) -> None:
         vae, name = vae or "stabilityai/sd-vae-ft-mse", Path(source).resolve().name.removesuffix(".tar")
         splits = sources.open_splits(source, options.size)
     vae = None if vae == "none" else vae
+    if vae is None and options.bf16:
+        raise UsageError("--bf16 is for the autoencoder: with --vae none there is nothing to encode.")
     out = options.out or data_folder() / ("pixels" if vae is None else "latents") / name
     check_counts(options, batch=1, workers=0)
     check_folder(out)
@@ -90,7 +92,7 @@ def prepare(options: Prepare) -> None:
     if ranks.first:
         print(f"done: {out}")
         if vae is None:
-            print(f"train on it by `imf-lite train fashion_pixels --data {out}`")
+            print(f"train on it, e.g. by `imf-lite train fashion_pixels --data {out}`")
 
 
 def encode(

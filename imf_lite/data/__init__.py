@@ -5,6 +5,7 @@ May import: configs, system, and the method's checks (conditions). Does not use 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +48,10 @@ class Split:
     def images(self) -> Tensor:
         """All samples as uint8 images (N, C, H, W)."""
         return to_uint8(self.x)
+
+    def chunks(self, size: int = 2000) -> Iterator[Tensor]:
+        """All samples as uint8 images, in parts."""
+        yield from self.images.split(size)
 
     def fingerprint(self) -> str:
         """SHA-256 of samples and labels."""

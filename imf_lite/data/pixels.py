@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,6 +47,11 @@ class PixelSplit:
     def images(self) -> Tensor:
         """All images (M, C, H, W), uint8."""
         return torch.from_numpy(self.pixels[self.rows])
+
+    def chunks(self, size: int = 2000) -> Iterator[Tensor]:
+        """All images in parts, so that those on disk need not fit into memory."""
+        for first in range(0, len(self), size):
+            yield torch.from_numpy(self.pixels[self.rows[first : first + size]])
 
     def fingerprint(self) -> str:
         """SHA-256 of images and labels, of a cache as they were when it was finished."""

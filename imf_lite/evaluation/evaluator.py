@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import Data, LatentSplit, PixelSplit, Split
+from ..data import Data, LatentSplit, PixelSplit, Split, fashion
 from ..data.images import to_uint8
 from ..sampling import generate, sample
 from ..system.files import read_json, read_tensors, sha256, short, write_tensors, write_text
@@ -20,6 +20,9 @@ from .extractors import extract
 from .metrics import compare, floor, nearest
 from .protocol import check_finite, check_score
 from .references import from_features
+
+CLASSES = {"digits": tuple(map(str, range(10))), "fashion": fashion.CLASSES}
+"""what each classifier tells apart: of other data sets it says nothing about the class"""
 
 
 class Evaluator:
@@ -42,15 +45,16 @@ class Evaluator:
         self, data: Data, extractor: str = "digits", weights: str | None = None, device: torch.device | str = "cpu"
     ):
         self.data, self.extractor, self.weights, self.device = data, extractor, weights, device
-        self.classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
-        self.train, self.reference = pixels(data.train).images, pixels(data.held_out or data.train).images
-        name = "held-out split" if data.held_out else "training split"
-        self.real = from_features(self.features()[-len(self.reference) :], f"{name}, {len(self.reference)} images")
+        classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
+        self.classifier = classifier if data.classes == CLASSES.get(extractor) else None
+        self.splits = [pixels(split) for split in (data.train, data.held_out) if split]
+        name, size = "held-out split" if data.held_out else "training split", len(self.splits[-1])
+        self.real = from_features(self.features()[-size:], f"{name}, {size} images")
         self.known: dict[tuple[int, int], dict[str, float]] = {}
 
     def stored(self, *about: object) -> Path:
         """Where what is computed of these images by this extractor is kept."""
-        splits = [split.fingerprint() for split in (self.data.train, self.data.held_out) if split]
+        splits = [split.fingerprint() for split in self.splits]
         code = [sha256(Path(str(module.__file__))) for module in (extractors, metrics)]
         weights = weights_digest(self.checksum)
         decides = {"splits": splits, "by": self.extractor, "weights": weights, "code": code, "about": about}
@@ -60,8 +64,8 @@ class Evaluator:
         """Features of all images, of the training split, then of the held-out one."""
         path = self.stored().with_suffix(".safetensors")
         if not path.exists():
-            both = [self.train, self.reference] if self.data.held_out else [self.train]
-            write_tensors(path, {"features": self.extract(torch.cat(both))})
+            parts = [self.extract(images) for split in self.splits for images in split.chunks()]
+            write_tensors(path, {"features": torch.cat(parts)})
         return read_tensors(path)[0]["features"]
 
     def extract(self, images: Tensor) -> Tensor:
@@ -75,30 +79,46 @@ class Evaluator:
     def floor(self, n: int, draws: int = 10) -> dict[str, float]:
         """What real images score: mean over `draws` pairs of disjoint sets of n and of the reference's size.
 
-        Sets are drawn from both splits and hold equally many of each class, as generated ones do.
+        Sets are drawn from both splits and hold equally many of each class, as generated ones do. Without a held-out
+        split the second set is as large as its smallest class allows.
         """
         if (n, draws) not in self.known:
-            path, features = self.stored(n, draws).with_suffix(".json"), self.features()
+            path, features, y = self.stored(n, draws).with_suffix(".json"), self.features(), self.pooled_labels()
             if not path.exists():
-                size = len(self.reference) if self.data.held_out else max(len(features) - n, n)
-                write_text(path, json.dumps(floor(features, self.pooled_labels(), n, size, draws)))
+                write_text(path, json.dumps(floor(features, y, n, self.beside(y, n), draws)))
             self.known[n, draws] = json.loads(path.read_text())
         return self.known[n, draws]
 
+    def beside(self, y: Tensor, n: int) -> int:
+        """Size of the set that n real images are compared with: the held-out split's, or what the classes leave.
+
+        Raises ValueError where nothing is left.
+        """
+        if self.data.held_out:
+            return len(self.splits[-1])
+        counts = y.unique(return_counts=True)[1]
+        left = int(counts.min()) - n // len(counts)
+        if left < 1:
+            raise ValueError(
+                f"n = {n}, and no test split: the smallest class has {int(counts.min())} images, and the floor needs "
+                "more than n over the number of classes: lower n."
+            )
+        return left * len(counts)
+
     def pooled_labels(self) -> Tensor:
         """Labels of all images; zeros where the data set has none."""
-        splits = [split for split in (self.data.train, self.data.held_out) if split]
-        return torch.cat([torch.zeros(len(s), dtype=torch.int64) if s.y is None else s.y for s in splits])
+        return torch.cat([torch.zeros(len(s), dtype=torch.int64) if s.y is None else s.y for s in self.splits])
 
     def __call__(
         self, net, steps: int = 1, n: int = 1000, seed: int = 0, sampler=sample, omega: float | None = None,
         interval: tuple[float, float] | None = None,
     ) -> dict:  # fmt: skip
         """Generate n samples, equally many of each class, and measure them; the result states its protocol."""
+        floor = self.floor(n)  # first: it may not be possible
         x, y = generate(net, n, steps, seed, sampler, omega=omega, interval=interval)
         check_finite(x)
         images = self.images(x).cpu()
-        scores, floor = self.measure(images), self.floor(n)
+        scores = self.measure(images)
         check_score(scores["fid"])
         assert scores["fid"] is not None  # always known
         result = scores | {
@@ -134,16 +154,15 @@ class Evaluator:
 
     def nearest_neighbours(self, images: Tensor) -> dict[str, float]:
         """Distances to the nearest training image, of samples and of held-out images."""
+        train = self.splits[0]
+        found = {"nearest_train": nearest(images, train.chunks())}
         if not self.data.held_out:
-            return {"nearest_train": nearest(images, self.train)}
-        return {
-            "nearest_train": nearest(images, self.train),
-            "nearest_train_of_real": nearest(self.reference, self.train),
-        }
+            return found
+        return found | {"nearest_train_of_real": nearest(self.splits[1].images, train.chunks())}
 
 
 class StoredEvaluator(Evaluator):
-    """Measures networks of latents against stored features, with no data set at hand.
+    """Measures networks against stored features, with no data set at hand.
 
     Args:
         folder: holds reference.safetensors (features of the real images) and floors.json.

@@ -6,6 +6,7 @@ images, of the same sizes and class balance.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import mean, stdev
 
 import torch
@@ -57,10 +58,14 @@ def floor(features: Tensor, y: Tensor, n: int, m: int, draws: int = 10) -> dict[
     return {name: mean(s[name] for s in scores) for name in scores[0]} | {"fid_std": stdev(s["fid"] for s in scores)}
 
 
-def nearest(images: Tensor, train: Tensor) -> float:
-    """Median over images of the distance to the nearest training image, in grey levels per pixel (RMS)."""
-    a, b = images.flatten(1).float(), train.flatten(1).float()
-    return float(torch.cdist(a, b).amin(1).median() / a.shape[1] ** 0.5)
+def nearest(images: Tensor, train: Tensor | Iterable[Tensor]) -> float:
+    """Median over images of the distance to the nearest training image, in grey levels per pixel (RMS).
+
+    train: the training images, uint8 like the others, at once or in parts.
+    """
+    a, parts = images.flatten(1).float(), train.split(len(train)) if isinstance(train, Tensor) else train
+    distances = torch.stack([torch.cdist(a, part.flatten(1).float()).amin(1) for part in parts]).amin(0)
+    return float(distances.median() / a.shape[1] ** 0.5)
 
 
 def disjoint(y: Tensor, n: int, m: int, g: torch.Generator) -> tuple[Tensor, Tensor]:

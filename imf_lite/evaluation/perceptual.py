@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..data import fashion
-from ..system.files import read_tensors, write_tensors
+from ..system.files import digest, sha256, short, write_tensors
 from ..system.paths import cache_folder
-from .classifiers import Classifier, code_digest, train_classifier
+from .classifiers import Classifier, code_digest, load_classifier, train_classifier
 
 LPIPS_FILES = {
     "weights-vgg16-lpips.pth": (
@@ -23,8 +23,18 @@ LPIPS_FILES = {
 """what LPIPS reads, from the folder where torch.hub keeps its files"""
 
 
-def load(name: Literal["eye", "lpips"], shape: tuple[int, ...], device: torch.device | str = "cpu") -> Callable:
-    """A differentiable distance (x_hat, x) -> (B,) of images (B, *shape) in about [-1, 1].
+class Perceptual:
+    """A differentiable distance (x_hat, x) -> (B,) of images in about [-1, 1], its name and its weights' SHA-256."""
+
+    def __init__(self, name: str, sha256: str, distance: Callable[[Tensor, Tensor], Tensor]):
+        self.name, self.sha256, self.distance = name, sha256, distance
+
+    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        return self.distance(x_hat, x)
+
+
+def load(name: Literal["eye", "lpips"], shape: tuple[int, ...], device: torch.device | str = "cpu") -> Perceptual:
+    """The distance called `name`, for images (B, *shape).
 
     eye: of grey 32 x 32 images, a small classifier of Fashion-MNIST, which is trained on first use (about a minute) and
     cached; not the one that FIDs are measured by. lpips: of RGB images, torch-fidelity's.
@@ -33,17 +43,19 @@ def load(name: Literal["eye", "lpips"], shape: tuple[int, ...], device: torch.de
     wanted = (1, 32, 32) if name == "eye" else (3, *shape[1:])
     if tuple(shape) != wanted:
         raise ValueError(f"perceptual = {name!r} compares images of shape {wanted}; these have {tuple(shape)}.")
-    return in_maps(eye().to(device)) if name == "eye" else lpips(device)
+    if name == "lpips":
+        return Perceptual(name, "".join(sha256(path) for path in lpips_files()), lpips(device))
+    net = eye()
+    return Perceptual(name, digest(net.state_dict()), in_maps(net.to(device)))
 
 
 def eye() -> Classifier:
     """The small classifier of the perceptual term; another size, and another seed, than the one that measures."""
-    path = cache_folder() / f"fashion-eye-{code_digest()}.safetensors"
+    code = short({"code": code_digest(), "here": sha256(Path(__file__))})
+    path = cache_folder() / f"fashion-eye-{code}.safetensors"
     if not path.exists():
         write_tensors(path, train_classifier(eye_net, *fashion.load_images("train"), 2, batch=128, seed=1).state_dict())
-    net = eye_net()
-    net.load_state_dict(read_tensors(path)[0])
-    return net.eval().requires_grad_(False)
+    return load_classifier(eye_net(), path)[0]
 
 
 def eye_net() -> Classifier:
@@ -61,12 +73,18 @@ def in_maps(net: Classifier) -> Callable[[Tensor, Tensor], Tensor]:
     return distance
 
 
-def lpips(device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
-    """LPIPS by VGG-16 as torch-fidelity computes it, on whole images (pMF compares random crops of 224 x 224)."""
+def lpips_files() -> list[Path]:
+    """The files of LPIPS. Raises ValueError, with the commands that fetch them, where they are missing."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if missing := [address for file, address in LPIPS_FILES.items() if not (folder / file).exists()]:
         commands = "\n".join(f"  wget -P {folder} {address}" for address in missing)
         raise ValueError(f"LPIPS needs files that are not in {folder}. Fetch them by\n{commands}")
+    return [folder / file for file in LPIPS_FILES]
+
+
+def lpips(device: torch.device | str) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS by VGG-16 as torch-fidelity computes it, on whole images (pMF compares random crops of 224 x 224)."""
+    lpips_files()
     from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
 
     measure = SampleSimilarityLPIPS("lpips-vgg16").to(device)

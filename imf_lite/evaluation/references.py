@@ -105,7 +105,7 @@ def load_reference(path: str | Path, extractor: str) -> Reference:
     if not file.exists():
         raise ValueError(
             f"there are no reference statistics at {file}: give an .npz with mu and sigma (--reference), or run "
-            "`imf-lite prepare` with --extractor, which writes them beside the latents."
+            "`imf-lite prepare` with --extractor, which writes them beside the prepared data."
         )
     if path.is_dir():
         made_by = read_json(path / "meta.json", keys=("about",))["about"]["extractor"]

@@ -113,6 +113,7 @@ class Network(nn.Module, ABC):
 def velocity_from(x: Tensor, z: Tensor, t: Tensor) -> Tensor:
     """The velocity (z_t - x) / t that leads from z_t to x, with t no smaller than T_CLIP in the division.
 
-    x, z (B, ...); t (B, 1, ..., 1) (pMF, arXiv 2601.22158, and its reference code).
+    x, z (B, ...); t (B, 1, ..., 1) (pMF, arXiv 2601.22158, and its reference code). A step that begins below T_CLIP
+    goes only a part of the way: with more than 20 steps a little noise is left (a standard deviation of 0.015 at 64).
     """
     return (z - x) / t.clamp(min=T_CLIP)

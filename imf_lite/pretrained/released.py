@@ -34,11 +34,12 @@ RENAMED = {
 }
 
 
-def from_released(name: str | Path, size: int | None = None) -> Network:
+def from_released(name: str | Path, size: int | None = None, noise_scale: float | None = None) -> Network:
     """A released network by path ("iMF-B-2.pth", "pMF-B-16.pt") or Hub name ("Lyy0725/iMF/iMF-B-2.pth").
 
     Its configuration is read off the tensors, except the side of iMF's images or latents, which they do not show, as
-    positions are rotary: give `size` (with four channels, 32 by default, as published). The published iMF files hold
+    positions are rotary: give `size` (with four channels, 32 by default, as published), and pMF's noise scale, which is
+    that of its published size unless `noise_scale` is given. The published iMF files hold
     the v-branch's final layer without its blocks, pMF's may hold parts of it: they are checked and left out, and the
     network has no v-head. A file with the whole branch gives a network with a v-head.
     Raises ValueError listing every unknown, missing or misshapen tensor.
@@ -58,6 +59,10 @@ def from_released(name: str | Path, size: int | None = None) -> Network:
     if is_pmf:
         tensors = {k: without_batch(k, v) for k, v in tensors.items() if k not in EXTRAS}
     config, shape, classes = read_config(tensors, path, size)
+    if not is_pmf and noise_scale is not None:
+        raise ValueError(f"{path} holds an iMF network, whose noise has scale 1: leave noise_scale out.")
+    if noise_scale is not None:
+        config = dataclasses.replace(config, noise_scale=noise_scale)
     with torch.device("meta"):
         whole = build(config, shape, classes)
     has_v = {k for k in whole.state_dict() if k.startswith(V_BRANCH)} <= tensors.keys()
@@ -84,7 +89,8 @@ def our_name(name: str) -> str:
 
 def without_batch(name: str, tensor: Tensor) -> Tensor:
     """pMF's tokens and positions (1, n, D) as (n, D); other tensors as they are."""
-    return tensor[0] if name.endswith(("_tokens", "pos_embed")) and tensor.ndim == 3 else tensor
+    is_batch = name.endswith(("_tokens", "pos_embed")) and tensor.ndim == 3 and len(tensor) == 1
+    return tensor[0] if is_batch else tensor
 
 
 def read_config(
@@ -109,7 +115,12 @@ def read_config(
             f"{path} does not hold {'a pMF' if is_pmf else 'an iMF'} network: {error} is missing or misshapen."
         ) from error
     if is_pmf:
-        size = patch * math.isqrt(len(tensors["pos_embed"]) - sum(tokens.values()))
+        if size is not None:
+            raise ValueError(f"{path} holds a pMF network, whose positions show its images' side: leave size out.")
+        patches = len(tensors["pos_embed"]) - sum(tokens.values())
+        size = patch * math.isqrt(max(patches, 0))
+        if patches < 1 or (size // patch) ** 2 != patches:
+            raise ValueError(f"{path} has positions for {patches} patches, which do not fill a square.")
     elif size is None and channels != 4:
         raise ValueError(
             f"{path} holds a network of {channels} channels, whose images' side cannot be read off it: say it (size)."

@@ -47,12 +47,12 @@ def from_pretrained(name: str | Path) -> Network:
     return ready(*made, tensors)
 
 
-def load(name: str | Path, size: int | None = None) -> Network:
+def load(name: str | Path, size: int | None = None, noise_scale: float | None = None) -> Network:
     """Load a network of either kind: a name in .pth or .pt is a released file, else a folder or repository of ours.
 
-    size: side of a released network's latents, see from_released; our own files store it.
+    size, noise_scale: of a released network, see from_released; our own files store them.
     """
-    return from_released(name, size) if str(name).endswith(SUFFIXES) else from_pretrained(name)
+    return from_released(name, size, noise_scale) if str(name).endswith(SUFFIXES) else from_pretrained(name)
 
 
 def read_notes(name: str | Path) -> dict:

@@ -59,7 +59,8 @@ class Recipe:
     perceptual_weight: float = 0.4
     """weight of that distance, which has the adaptive weight of the loss, too"""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw; or muon for all matrices, and AdamW for everything else, at the same learning rate (pMF)"""
+    """adamw; or muon for the weights of linear layers and the table of classes, and AdamW for everything else, at the
+    same learning rate (pMF)"""
     lr: float = 1e-4
     """learning rate, after warm-up"""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -77,7 +78,8 @@ class Recipe:
     more_emas: tuple[float, ...] = ()
     """decays of further running means of the weights, kept in the checkpoints"""
     ema_half_life: tuple[float, ...] = ()
-    """in place of both: half-lives of the running means, in thousands of images (EDM, pMF)"""
+    """in place of ema and more_emas: half-lives of the running means in thousands of images; at first a twentieth of
+    the images seen so far (EDM, pMF)"""
     parts: int = 1
     """micro-batches per update; ranks share them, and a rank with several of them accumulates their gradients"""
     precision: Precision = "fp32"
@@ -147,11 +149,10 @@ class Recipe:
                 "guidance needs a network trained without classes, too: set draws.class_dropout, e.g. 0.1."
             )
 
-    @property
-    def decays(self) -> tuple[float, ...]:
-        """Decay per update of every running mean of the weights, the first of which sampling uses."""
-        half_lives = (0.5 ** (self.batch / (1000 * thousands)) for thousands in self.ema_half_life)
-        return tuple(half_lives) or (self.ema, *self.more_emas)
+    def decays(self, images: float = float("inf")) -> tuple[float, ...]:
+        """Decay of every running mean of the weights at an update after so many images; sampling uses the first."""
+        half_lives = (min(1000 * thousands, 0.05 * images) for thousands in self.ema_half_life)
+        return tuple(0.5 ** (self.batch / max(n, 1e-8)) for n in half_lives) or (self.ema, *self.more_emas)
 
     def to_json(self) -> str:
         """The recipe with every field resolved; from_json reads it back."""

@@ -107,8 +107,9 @@ class State:
         tensors = {f"net/{k}": v for k, v in self.net.state_dict().items()}
         for k, ema in enumerate(self.emas):
             tensors |= {f"{average(k)}/{name}": v for name, v in ema.state_dict().items()}
+        kept = self.optimizer.state
         for name, p in self.net.named_parameters():
-            tensors |= {f"optimizer/{k}/{name}": v for k, v in self.optimizer.state[p].items()}
+            tensors |= {f"optimizer/{k}/{name}": v for k, v in kept.get(p, {}).items()}
         return tensors
 
     def counters(self) -> dict[str, Any]:

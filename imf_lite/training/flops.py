@@ -30,7 +30,8 @@ ROWS = 20  # of the batch that is counted: shares of r = t rows come out whole
 
 @cache
 def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -> float:
-    """Operations of an update per training image, guidance, slope and backward included (two for a multiply-add).
+    """Operations of an update per training image, guidance, slope and backward included (two for a multiply-add), but
+    not a perceptual term.
 
     Counted by FlopCounterMode on the meta device: nothing is computed.
     """

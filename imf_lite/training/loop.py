@@ -81,7 +81,7 @@ def train(
     data = data or load(recipe.data, recipe.normalisation)
     check_training_data(recipe, data)
     check_folder(out)
-    if (recipe.perceptual == "no") != (perceptual is None):
+    if getattr(perceptual, "name", "no") != recipe.perceptual:
         raise ValueError(
             f"the recipe's perceptual is {recipe.perceptual!r}: pass perceptual=evaluation.perceptual.load(...) of "
             "that name, and nothing for 'no'."
@@ -105,8 +105,8 @@ def run(
     bf16, weight = recipe.precision == "bf16", recipe.perceptual_weight
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16, perceptual, weight)
     loss = ranks.wrap(objective, compile)
-    state = checkpoint.State(net, optimizer, recipe.decays)
-    restore_or_begin(recipe, out, data, state, ranks, init)
+    state = checkpoint.State(net, optimizer, recipe.decays())
+    restore_or_begin(recipe, out, data, state, ranks, init, getattr(perceptual, "sha256", None))
 
     weights: list[Tensor] = list(net.parameters())
     averages: list[list[Tensor]] = [list(ema.parameters()) for ema in state.emas]
@@ -138,7 +138,7 @@ def run(
             if finite:
                 clip(gradients, grad_norm, recipe.clip)
                 optimizer.step()
-                for average, decay in zip(averages, state.decays, strict=True):
+                for average, decay in zip(averages, recipe.decays(state.images), strict=True):
                     torch._foreach_lerp_(average, weights, 1 - decay)
             state.step, state.images = state.step + 1, state.images + recipe.batch
             state.skipped += not finite
@@ -163,7 +163,8 @@ def run(
                 ranks.barrier()
             if asked and state.step < recipe.steps:
                 raise StoppedError(f"stopped after update {state.step}, which is saved: run the same command again.")
-    warn_of_initial_weights(state)
+    if not recipe.ema_half_life:  # which forgets them at once
+        warn_of_initial_weights(state)
 
 
 def backward(
@@ -219,6 +220,10 @@ def copy_weights(source: Network, target: Network) -> None:
 
     What the source does not have keeps its initial values; a warning names it. Raises ValueError where nothing fits.
     """
+    for name in ("predict", "noise_scale"):
+        there, here = getattr(source.config, name), getattr(target.config, name)
+        if there != here:
+            raise ValueError(f"init has net.{name} = {there!r}, this run {here!r}: its outputs mean something else.")
     theirs, own = common_names(source), common_names(target)
     fits = [name for name, tensor in own.items() if name in theirs and theirs[name].shape == tensor.shape]
     if not any("blocks" in name for name in fits):
@@ -272,7 +277,8 @@ def share_of_peak(recipe: Recipe, data: Data, device: torch.device, ranks: Ranks
 def non_finite(out: Path, data: Data, step: int, grad_norm: float, loss: float) -> str:
     """What to say when a gradient is not finite."""
     newest = checkpoint.latest(out / "checkpoints")
-    verify = "; `--verify` reads the latents again, which may be damaged" if data.latents else ""
+    cached = getattr(data.train, "folder", None)
+    verify = "; `--verify` reads the prepared data again, which may be damaged" if cached else ""
     return (
         f"gradient norm {grad_norm} (loss {loss}) at update {step + 1}; stopped before the update. "
         f"Last good checkpoint: {newest or 'none yet'}. Try a lower lr, a warm-up or --clip "

@@ -34,13 +34,19 @@ AFTER_A_STOP = ("lr", "clip", "warmup")
 
 
 def restore_or_begin(
-    recipe: Recipe, out: Path, data: Data, state: checkpoint.State, ranks: Ranks, init: Network | None = None
+    recipe: Recipe,
+    out: Path,
+    data: Data,
+    state: checkpoint.State,
+    ranks: Ranks,
+    init: Network | None = None,
+    perceptual: str | None = None,
 ) -> None:
     """Begin a run, or go on from its newest checkpoint: one rank writes files, all read.
 
     Raises ValueError where the folder holds another run, or the data are not those that the run began with.
     """
-    state.run = describe(recipe, data, state.net, init)
+    state.run = describe(recipe, data, state.net, init, perceptual)
     code = state.run["code"], state.run["data_sha256"], torch.__version__, recipe.to_json()
     ranks.assert_equal(code, "recipes, code or data")
     if ranks.first:
@@ -58,8 +64,10 @@ def restore_or_begin(
                 write_text(out / name, "".join(rows))
 
 
-def describe(recipe: Recipe, data: Data, net: torch.nn.Module, init: Network | None) -> dict:
-    """All that decides a run, as JSON: what run.json and every checkpoint hold."""
+def describe(
+    recipe: Recipe, data: Data, net: torch.nn.Module, init: Network | None, perceptual: str | None = None
+) -> dict:
+    """All that decides a run, as JSON: what run.json and every checkpoint hold. perceptual: SHA-256 of its weights."""
     described = {
         "recipe": json.loads(recipe.to_json()),
         "shape": list(data.train.shape),
@@ -68,6 +76,7 @@ def describe(recipe: Recipe, data: Data, net: torch.nn.Module, init: Network | N
         "latents": data.latents and asdict(data.latents),
         "data_sha256": data.fingerprint(),
         "init_sha256": init and digest(init.state_dict()),
+        "perceptual_sha256": perceptual,
         "parameters": sum(p.numel() for p in net.parameters()),
         "device": str(next(net.parameters()).device),
         "code": fingerprint(),
@@ -112,7 +121,9 @@ def check_own(path: Path, run: dict) -> None:
         return  # of an older version, which noted nothing
     stored, fields = recipe_fields(kept), recipe_fields(run)
     differ = [k for k in fields if k not in (*FREE, "lr", "clip", "warmup", "steps") and stored[k] != fields[k]]
-    differ += [k for k in ("data_sha256", "init_sha256") if k in kept and k in run and kept[k] != run[k]]
+    differ += [
+        k for k in ("data_sha256", "init_sha256", "perceptual_sha256") if k in kept and k in run and kept[k] != run[k]
+    ]
     if differ:
         raise ValueError(f"{path} is a checkpoint of another run: {', '.join(differ)} differ. {remedy}")
 
@@ -148,6 +159,8 @@ def check_same_run(out: Path, before: dict, now: dict, stopped: bool) -> None:
         )
     if now["init_sha256"] not in (None, before.get("init_sha256")):
         raise ValueError(f"{out} was begun from other weights: leave out init, or choose another folder.")
+    if before.get("perceptual_sha256") != now["perceptual_sha256"]:
+        raise ValueError(f"{out} was begun with other weights of the perceptual term {fields['perceptual']!r}.")
     if before["code"] != now["code"]:
         warnings.warn(f"the code of method or networks has changed since {out} was begun.", stacklevel=4)
 
@@ -207,7 +220,7 @@ def load_network(out: str | Path, device: torch.device | str | None = None, ema:
     tensors, _ = checkpoint.load(newest)
     prefix = f"ema{ema or ''}/"
     if not any(k.startswith(prefix) for k in tensors):
-        raise ValueError(f"{out} has no average number {ema}: its recipe's more_emas are {recipe.more_emas}.")
+        raise ValueError(f"{out} has no average number {ema}: its recipe has {len(recipe.decays())}.")
     net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     return net.to(device).eval().requires_grad_(False)
 
