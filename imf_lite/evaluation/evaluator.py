@@ -68,6 +68,11 @@ class Evaluator:
             write_tensors(path, {"features": torch.cat(parts)})
         return read_tensors(path)[0]["features"]
 
+    @property
+    def reference(self) -> Tensor:
+        """The images, uint8, that samples are compared with."""
+        return self.splits[-1].images
+
     def extract(self, images: Tensor) -> Tensor:
         """Features of uint8 images."""
         return extract(images, self.extractor, self.weights, device=self.device)

@@ -122,6 +122,7 @@ def effective_scale(answer: Any) -> str:
         v = one
         for _ in range(80):
             net = SimpleNamespace(num_classes=1, velocity=lambda z, t, c, v=v: torch.where(c.y[:, None] == 1, 0.0, v))
+            net.conditional_velocity = lambda z, x, e, t: e - x
             v, _ = guidance.rule("mf", Fixed(omega, kappa))(net, one, d, Cond(), v)
         truth.append(float(v))
     found = numbers([call(answer, *pair, kind=(float, int, Tensor)) for pair in pairs], len(pairs))
