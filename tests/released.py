@@ -46,3 +46,14 @@ def save_narrow_b2(path: Path, width: int = 48, heads: int = 6) -> Path:
     g = torch.Generator().manual_seed(0)
     torch.save({k: 0.1 * torch.randn(shape, generator=g) for k, shape in names_of(width, 12, heads).items()}, path)
     return path
+
+
+def save_narrow_pmf(path: Path, width: int = 48, heads: int = 6) -> Path:
+    """The same with the recorded names of pMF-B/16, on 256 x 256 pixels, whose 768 numbers a patch remain."""
+    names = json.loads((PMF / "pMF-B-16.names.json").read_text())
+    swap, g = {768: width, 2048: int(8 * width / 3), 64: width // heads}, torch.Generator().manual_seed(0)
+    shapes = {k: [swap.get(n, n) for n in shape] for k, shape in names.items() if "rope_freqs" not in k}
+    final = "net.u_final_layer.linear._flax_linear."
+    shapes |= {f"{final}weight": [768, width], f"{final}bias": [768]}
+    torch.save({k: 0.1 * torch.randn(shape, generator=g) for k, shape in shapes.items()}, path)
+    return path

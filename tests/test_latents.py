@@ -27,6 +27,7 @@ from imf_lite.system.paths import pretrained_folder
 from imf_lite.training import checkpoint
 from imf_lite.training.vae_loop import VAERecipe, build_vae, train_vae
 from toy_experiments.experiments import fashion as pipeline
+from toy_experiments.experiments import runs
 from toy_experiments.report import measured
 from toy_experiments.tables import RESULTS, read_table
 
@@ -293,7 +294,8 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "FLOORS", (20,))
     monkeypatch.setattr(pipeline, "map_jobs", lambda f, jobs, *args: [f(job, *args) for job in jobs])
     few = {nfe: [(1.0, (0.0, 1.0)), (2.0, (0.2, 0.8))] for nfe in (1, 2)}
-    small = {"N": 20, "CURVE_N": 20, "CURVE_EVERY": 3, "GUIDANCE": few, "SEEDS": (("choose", 1), ("report", 0))}
+    monkeypatch.setattr(runs, "CURVE_N", 20)
+    small = {"N": 20, "CURVE_EVERY": 3, "GUIDANCE": few, "SEEDS": (("choose", 1), ("report", 0))}
     for name, value in small.items():
         monkeypatch.setattr(pipeline, name, value)
     pipeline.main(work, little_fashion / "out", steps=3, vae=GREY, epochs=1, ship=ships / "fashion")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from PIL import Image
-from released import save_narrow_b2
+from released import save_narrow_b2, save_narrow_pmf
 from test_weights import save_tiny_vae
 
 if sys.version_info >= (3, 11):
@@ -223,6 +223,7 @@ def test_every_documented_command_works(tmp_path, monkeypatch, capsys):
     assert len(commands) >= 8
     monkeypatch.chdir(tmp_path)
     save_narrow_b2(tmp_path / "iMF-B-2.pth")  # in place of the downloads
+    save_narrow_pmf(tmp_path / "pMF-B-16.pt")
     save_tiny_vae(tmp_path / "sd-vae")
     (tmp_path / "imf_lite").symlink_to(ROOT / "imf_lite")  # commands are given in the project's folder
     for k in range(2):
@@ -237,8 +238,9 @@ def test_every_documented_command_works(tmp_path, monkeypatch, capsys):
                 assert words[1] == "download"
             case "make":
                 subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
-            case ".venv/bin/imf-lite":
+            case ".venv/bin/imf-lite" | "imf-lite":
                 small = ["--steps", "2", "--net.width", "16"] if words[1] == "train" else []
+                small += ["--batch", "2", "--net.width", "24"] if "fashion_pixels" in words else []
                 monkeypatch.setattr(sys, "argv", [*words, *small])
                 cli.main()
             case ".venv/bin/torchrun":  # that its options exist; tests/test_parallel.py and notebook 08 run such

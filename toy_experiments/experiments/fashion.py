@@ -12,10 +12,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -39,7 +37,7 @@ from imf_lite.training.vae_loop import VAERecipe, train_vae
 
 from ..ground_truth import copies
 from ..tables import RESULTS, write_table
-from .runs import map_jobs
+from .runs import curve, follow, map_jobs
 
 RECIPES = ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
 SHIPPED = ("fashion_imf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
@@ -54,7 +52,7 @@ GUIDANCE = {
     2: [(omega, ALWAYS) for omega in (1.0, 2.0, 4.0)],
 }
 MEASUREMENT = ("nfe", "omega", "t_min", "t_max", "half", "seed")  # what tells one from another
-CURVE_EVERY, CURVE_N = 500, 1000
+CURVE_EVERY = 500
 
 
 def classifiers(made: Path, work: Path, epochs: int) -> None:
@@ -142,25 +140,11 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     """Train one recipe, keep its averaged weights as fp16 without the v-branch, and measure them: rows of the table."""
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
     out = work / name
-    evaluator = follow(recipe, out, partial(evaluator_of, made, out))
+    evaluator = follow(recipe, out, partial(evaluator_of, made, out), CURVE_EVERY)
     folder = (made if name in SHIPPED else work) / "networks" / name
     notes = {k: training.read_run(out)[k] for k in ("recipe", "latents")}
     weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, notes, torch.float16)
     return scores(name, recipe, weights.load(folder), evaluator, out)
-
-
-def follow(recipe: recipes.Recipe, out: Path, make_evaluator: Callable, every: int | None = None):
-    """Train a recipe on one thread, compiled where that pays, and measure one-step quality every so many updates."""
-    torch.set_num_threads(1)
-    every, evaluator, record = every or CURVE_EVERY, None, None
-    for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
-        if record.step % every == recipe.log_every:  # just after a checkpoint
-            evaluator = evaluator or make_evaluator()
-            measure_newest(evaluator, out, record.step // every * every)
-    evaluator = evaluator or make_evaluator()
-    if record:
-        measure_newest(evaluator, out, record.step)
-    return evaluator
 
 
 def evaluator_of(made: Path, run: Path):
@@ -168,17 +152,6 @@ def evaluator_of(made: Path, run: Path):
     from imf_lite.evaluation.evaluator import StoredEvaluator
 
     return StoredEvaluator(made, training.images_of(run), "fashion")
-
-
-def measure_newest(evaluator, out: Path, step: int) -> None:
-    """Note the one-step quality of the newest checkpoint, that of update `step`, once."""
-    path = out / "curve.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    if step and all(json.loads(line)["step"] != step for line in lines):
-        net = training.load_network(out, "cpu")
-        score = evaluator(net, 1, CURVE_N, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
-        row = {"step": step, "fid": score["fid"], "agreement": score["agreement"]}
-        files.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
 
 
 def scores(name: str, recipe: recipes.Recipe, net, evaluator, out: Path) -> list[dict]:
@@ -210,19 +183,6 @@ def scores(name: str, recipe: recipes.Recipe, net, evaluator, out: Path) -> list
 def curves(work: Path) -> list[dict]:
     """For every run, at each point of its curve: one-step quality, and the minutes of training until then."""
     return [row for name in RECIPES for row in curve(name, work / name)]
-
-
-def curve(name: str, out: Path) -> list[dict]:
-    """The curve of one run."""
-    records, code = training.read_metrics(out), training.read_run(out)["code"]
-    pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
-    per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
-    rows = []
-    for row in map(json.loads, (out / "curve.jsonl").read_text().splitlines()):
-        when = {"step": row["step"], "minutes": row["step"] * per_update}
-        quality = {k: row[k] for k in ("fid", "agreement")}
-        rows.append({"network": name, **when, **quality, "code": code})
-    return rows
 
 
 def keep(made: Path, work: Path) -> None:

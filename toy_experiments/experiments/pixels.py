@@ -31,7 +31,7 @@ from imf_lite.system.rng import generator
 from ..ground_truth import datasets, distances
 from ..tables import RESULTS, read_table, write_table
 from . import fashion
-from .runs import Job, loss_summary, map_jobs, plane
+from .runs import Job, curve, follow, loss_summary, map_jobs, plane
 
 DIMS = (2, 8, 32, 128)
 POINTS = "eight_gaussians"
@@ -80,7 +80,7 @@ def run_fashion(job: tuple[str, int], work: Path, steps: int | None) -> list[dic
     recipe = recipes.get(name, seed=seed, **({"steps": steps} if steps else {}))
     out = work / f"{name}-{seed}"
     make_evaluator = partial(StoredEvaluator, pretrained_folder("fashion"), to_uint8, "fashion")
-    evaluator = fashion.follow(recipe, out, make_evaluator, CURVE_EVERY)
+    evaluator = follow(recipe, out, make_evaluator, CURVE_EVERY)
     notes = {k: training.read_run(out)[k] for k in ("recipe", "latents", "classes")}
     slim = weights.without_v(training.load_network(out, "cpu"))
     kept = weights.save_pretrained(slim, out.with_name(f"{out.name}-weights"), notes, torch.float16)
@@ -141,7 +141,7 @@ def main(
     write_table(
         out / "pixels.csv", merged(out / "pixels.csv", [r for rows in scored for r in rows], ("network", "training"))
     )
-    courses = [{"training": k, **row} for name, k in trainings for row in fashion.curve(name, work / f"{name}-{k}")]
+    courses = [{"training": k, **row} for name, k in trainings for row in curve(name, work / f"{name}-{k}")]
     write_table(out / "pixels-curves.csv", merged(out / "pixels-curves.csv", courses, ("network", "training")))
     before = dict(np.load(out / "pixels.npz")) if (out / "pixels.npz").exists() else {}
     np.savez_compressed(out / "pixels.npz", allow_pickle=False, **before | arrays(work, trainings))

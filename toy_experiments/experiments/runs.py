@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +21,12 @@ from imf_lite import training
 from imf_lite.configs import DrawConfig, Flexible, MLPConfig
 from imf_lite.recipes import Recipe, counterpart, override
 from imf_lite.sampling import generate
+from imf_lite.system import files
 
 from ..ground_truth import datasets, distances
 
+CURVE_N = 1000
+"""samples of each point of a curve of quality over training"""
 VARIANTS = {"mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
 
 
@@ -125,3 +130,41 @@ def thinned(values: Sequence[float], buckets: int = 100) -> np.ndarray:
 def samples(out: Path, n: int = 8000, steps: int = 1, seed: int = 0) -> torch.Tensor:
     """Points (n, 2) from a run's EMA network; flow matching follows v, the others u."""
     return generate(training.load_network(out, "cpu"), n, steps, seed, training.sampler_of(out), batch=n)[0]
+
+
+def follow(recipe: Recipe, out: Path, make_evaluator: Callable, every: int):
+    """Train a recipe on one thread, compiled where that pays, and measure one-step quality every so many updates."""
+    torch.set_num_threads(1)
+    evaluator, record = None, None
+    for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
+        if record.step % every == recipe.log_every:  # just after a checkpoint
+            evaluator = evaluator or make_evaluator()
+            measure_newest(evaluator, out, record.step // every * every)
+    evaluator = evaluator or make_evaluator()
+    if record:
+        measure_newest(evaluator, out, record.step)
+    return evaluator
+
+
+def measure_newest(evaluator, out: Path, step: int) -> None:
+    """Note the one-step quality of the newest checkpoint, that of update `step`, once."""
+    path = out / "curve.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    if step and all(json.loads(line)["step"] != step for line in lines):
+        net = training.load_network(out, "cpu")
+        score = evaluator(net, 1, CURVE_N, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
+        row = {"step": step, "fid": score["fid"], "agreement": score["agreement"]}
+        files.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
+
+
+def curve(name: str, out: Path) -> list[dict]:
+    """The curve of one run."""
+    records, code = training.read_metrics(out), training.read_run(out)["code"]
+    pace = median(r["images_per_s"] for r in records)  # some records hold a compilation, some a measurement
+    per_update = records[-1]["images"] / records[-1]["step"] / pace / 60
+    rows = []
+    for row in map(json.loads, (out / "curve.jsonl").read_text().splitlines()):
+        when = {"step": row["step"], "minutes": row["step"] * per_update}
+        quality = {k: row[k] for k in ("fid", "agreement")}
+        rows.append({"network": name, **when, **quality, "code": code})
+    return rows
