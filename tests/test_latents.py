@@ -246,6 +246,8 @@ def test_the_command_line_prepares(little_fashion, grey_vae, pictures, tmp_path,
     run(monkeypatch, "prepare", "fashion", "--vae", grey_vae, "--workers", 0)
     loaded = data.load("fashion", "fitted")
     assert len(loaded.train) == 200 and len(loaded.held_out) == 20 and loaded.latents.vae == str(grey_vae)
+    x, y = loaded.train.batch(torch.tensor([3]), 0)  # numpy takes a tensor of one number for a number
+    assert x.shape == (1, 4, 8, 8) and y.shape == (1,)
     vae = save_tiny_vae(tmp_path / "vae")
     run(monkeypatch, "prepare", pictures, "--vae", vae, "--size", 32, "--out", tmp_path / "mine", "--workers", 0)
     assert data.load(str(tmp_path / "mine")).num_classes == 2

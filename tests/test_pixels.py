@@ -284,6 +284,7 @@ def test_a_prepared_folder_holds_the_pixels_that_were_read(tmp_path, monkeypatch
     found = data.load("data/pixels/mine")
     assert found.latents is None and found.num_classes == 2 and found.classes == ("cats", "dogs")
     assert len(found.train) == 24 and found.train.shape == (3, 32, 32) and isinstance(found.train, pixels.PixelSplit)
+    assert found.train.batch(torch.tensor([23]))[0].shape == (1, 3, 32, 32)
     x, y = found.train.batch(torch.tensor([0, 23]))
     first = torch.from_numpy(np.array(Image.open(folder / "cats" / "0.png"))).permute(2, 0, 1)
     assert torch.equal(((x[0] + 1) * 127.5).round().to(torch.uint8), first) and y.tolist() == [0, 1]

@@ -55,7 +55,7 @@ class LatentSplit:
 
     def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
         """Latents (B, C, h, w) and labels (B,) at `indices`; the seeds decide the draw from the posterior."""
-        mean, std = torch.from_numpy(self.moments[self.rows[indices]]).chunk(2, dim=1)
+        mean, std = torch.from_numpy(self.moments[self.rows[indices.numpy()]]).chunk(2, dim=1)
         drawn = mean + std * torch.randn(mean.shape, generator=generator("cpu", *seeds))
         return self.latents.normalise(drawn), None if self.y is None else self.y[indices]
 

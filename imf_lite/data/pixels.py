@@ -59,7 +59,7 @@ class PixelSplit:
 
     def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
         """Images (B, C, H, W) in [-1, 1] and labels (B,) at `indices`; nothing in them is random."""
-        images = torch.from_numpy(self.pixels[self.rows[indices]])
+        images = torch.from_numpy(self.pixels[self.rows[indices.numpy()]])
         return images.float() / 127.5 - 1, None if self.y is None else self.y[indices]
 
 
