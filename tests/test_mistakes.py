@@ -40,7 +40,10 @@ USAGE = [
     (("sample", "--run", "trained", "--seed", -1), "seed = -1; it must be at least 0"),
     (("evaluate", "--run", "trained", "--batch", -5), "batch = -5; it must be at least 1"),
     (("evaluate", "--weights", "net", "--ema", 3), "--ema chooses among a run's averages"),
-    (("evaluate", "--weights", "net", "--size", 7), "--size and --latents are for the authors' released files"),
+    (
+        ("evaluate", "--weights", "net", "--size", 7),
+        "--size, --latents and --noise-scale are for the authors' released files",
+    ),
     (("sample", "--weights", "net", "--out", "."), "is a folder: give the name of a file"),
     (("sample", "--weights", "net", "--out", "real.npz/x"), "real.npz is a file. Choose another place"),
     (("evaluate", "--weights", "net", "--out", "real.npz"), "real.npz is a file. Choose another place"),

@@ -119,6 +119,8 @@ class Evaluator:
         interval: tuple[float, float] | None = None,
     ) -> dict:  # fmt: skip
         """Generate n samples, equally many of each class, and measure them; the result states its protocol."""
+        if n < 1:
+            raise ValueError(f"n = {n}; ask for at least one sample.")
         floor = self.floor(n)  # first: it may not be possible
         x, y = generate(net, n, steps, seed, sampler, omega=omega, interval=interval)
         check_finite(x)
