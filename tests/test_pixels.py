@@ -547,14 +547,14 @@ def test_lpips_is_that_of_torch_fidelity_on_its_scale_and_its_files_are_asked_fo
     Features.features = whole.to_empty(device="cpu")
     for p in Features.features.parameters():
         torch.nn.init.normal_(p, std=0.05)
-    lins = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate((64, 128, 256, 512, 512))}
+    per_layer = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate((64, 128, 256, 512, 512))}
     monkeypatch.setattr(theirs, "torchvision_load_pretrained_vgg16", lambda **_: Features)
     monkeypatch.setattr(
         theirs.SampleSimilarityLPIPS,
         "load_state_dict",
         lambda self, state, **_: torch.nn.Module.load_state_dict(self, state, strict=False),
     )
-    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: lins)
+    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: per_layer)
     distance = perceptual.load("lpips", (3, 64, 64))
     x, y = (torch.rand(2, 3, 64, 64) * 2 - 1 for _ in range(2))
     assert_close(distance(x, y), theirs.SampleSimilarityLPIPS("lpips-vgg16")(*((i + 1) * 127.5 for i in (x, y))))
