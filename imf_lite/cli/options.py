@@ -85,7 +85,9 @@ def check_folder(out: Path | None) -> None:
 
 def check_ignored(options: NetworkOptions) -> None:
     """Raise UsageError for options that would have no effect on this network."""
-    released = options.weights is not None and options.weights.endswith((".pth", ".pt"))
+    from ..pretrained.released import SUFFIXES
+
+    released = options.weights is not None and options.weights.endswith(SUFFIXES)
     if options.ema and options.run is None:
         raise UsageError("--ema chooses among a run's averages: it goes with --run.")
     told = options.size is not None or options.latents != "imf"

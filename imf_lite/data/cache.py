@@ -73,7 +73,7 @@ def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit 
             else "holds no latents: `imf-lite prepare FOLDER` makes them, and with --vae none keeps pixels"
         )
         raise ValueError(f"{folder} {state}.")
-    meta = read_json(folder / "meta.json", " and prepare the folder again", ("about", "sha256"))
+    meta = read_json(folder / "meta.json", " and prepare the folder again", ("about", "fitted", "sha256"))
     header = meta["about"]
     labels = np.array(open_array(folder, "labels.i64", header))
     rows = np.flatnonzero(labels >= 0)
@@ -81,7 +81,6 @@ def load(folder: str | Path, normalisation: Normalisation) -> tuple[LatentSplit 
     written = hashlib.sha256(json.dumps([meta["sha256"], header["vae_sha256"]], sort_keys=True).encode()).hexdigest()
     if "pixels.u8" in header["arrays"]:
         return PixelSplit(open_array(folder, "pixels.u8", header), rows, y, written, folder), header["classes"]
-    meta = read_json(folder / "meta.json", " and prepare the folder again", ("fitted",))
     latents = latent_space(normalisation, header["vae"], meta["fitted"], header["vae_sha256"])
     return LatentSplit(open_array(folder, "moments.f32", header), rows, y, latents, folder, written), header["classes"]
 

@@ -183,18 +183,16 @@ def finish(out: Path, header: dict, corrupt: list) -> None:
     rows = np.flatnonzero(split["labels.i64"] >= 0)
     if not len(rows):
         raise ValueError(f"no image of {header['source']} could be read; the first: {corrupt[0]}.")
-    fitted: dict = {}
-    if "moments.f32" in split:
-        mean, std = fit(split["moments.f32"], rows)
-        fitted = {"fitted": {"mean": mean, "std": std}}
+    fitted = fit(split["moments.f32"], rows) if "moments.f32" in split else None
     if "features.f32" in split:
         mu, sigma = statistics(split["features.f32"], rows).values()
         np.savez(out / "statistics.npz", mu=mu, sigma=sigma)
     meta = {
         "about": header,
         "corrupt": corrupt,
+        "fitted": fitted and dict(zip(("mean", "std"), fitted, strict=True)),
         "sha256": {name: sha256(out / name) for name in header["arrays"]},
-    } | fitted
+    }
     write_text(out / "meta.json", json.dumps(meta, indent=1))
     (out / "state.json").unlink(missing_ok=True)
 

@@ -48,17 +48,19 @@ class Evaluator:
         classifier, self.checksum = CLASSIFIERS[extractor]() if extractor in CLASSIFIERS else (None, weights)
         self.classifier = classifier if data.classes == CLASSES.get(extractor) else None
         self.splits = [pixels(split) for split in (data.train, data.held_out) if split]
+        self.decides = {
+            "splits": [split.fingerprint() for split in self.splits],
+            "by": extractor,
+            "weights": weights_digest(self.checksum),
+            "code": [sha256(Path(str(module.__file__))) for module in (extractors, metrics)],
+        }
         name, size = "held-out split" if data.held_out else "training split", len(self.splits[-1])
         self.real = from_features(self.features()[-size:], f"{name}, {size} images")
         self.known: dict[tuple[int, int], dict[str, float]] = {}
 
     def stored(self, *about: object) -> Path:
         """Where what is computed of these images by this extractor is kept."""
-        splits = [split.fingerprint() for split in self.splits]
-        code = [sha256(Path(str(module.__file__))) for module in (extractors, metrics)]
-        weights = weights_digest(self.checksum)
-        decides = {"splits": splits, "by": self.extractor, "weights": weights, "code": code, "about": about}
-        return cache_folder() / f"features-{short(decides)}"
+        return cache_folder() / f"features-{short(self.decides | {'about': about})}"
 
     def features(self) -> Tensor:
         """Features of all images, of the training split, then of the held-out one."""
@@ -88,9 +90,10 @@ class Evaluator:
         split the second set is as large as its smallest class allows.
         """
         if (n, draws) not in self.known:
-            path, features, y = self.stored(n, draws).with_suffix(".json"), self.features(), self.pooled_labels()
+            path = self.stored(n, draws).with_suffix(".json")
             if not path.exists():
-                write_text(path, json.dumps(floor(features, y, n, self.beside(y, n), draws)))
+                y = self.pooled_labels()
+                write_text(path, json.dumps(floor(self.features(), y, n, self.beside(y, n), draws)))
             self.known[n, draws] = json.loads(path.read_text())
         return self.known[n, draws]
 

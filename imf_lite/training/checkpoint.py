@@ -39,10 +39,10 @@ class Optimizers:
         """What is kept for each parameter."""
         return {p: kept for part in self.parts for p, kept in part.state.items()}
 
-    def is_muon(self, p: Tensor) -> bool:
-        """Whether Muon updates this parameter."""
+    def by_muon(self) -> set[Tensor]:
+        """The parameters that Muon updates."""
         muon = (part for part in self.parts if isinstance(part, torch.optim.Muon))
-        return any(p is q for part in muon for group in part.param_groups for q in group["params"])
+        return {p for part in muon for group in part.param_groups for p in group["params"]}
 
     def step(self) -> None:
         """One update of all parameters."""
@@ -159,8 +159,9 @@ class State:
                 raise CheckpointError(path, f"its optimiser state has a parameter {name!r} that this network lacks")
             moments[name][kind] = value
         kinds = set(expected or {kind for m in moments.values() for kind in m})
+        by_muon = self.optimizer.by_muon()
         for name, p in known.items():
-            wanted = kinds & MUON if self.optimizer.is_muon(p) else kinds - MUON
+            wanted = kinds & MUON if p in by_muon else kinds - MUON
             if not wanted or moments[name].keys() != wanted:
                 raise CheckpointError(
                     path, "its optimiser state is incomplete: going on would start the optimiser anew"

@@ -144,7 +144,7 @@ def main(
     courses = [{"training": k, **row} for name, k in trainings for row in curve(name, work / f"{name}-{k}")]
     write_table(out / "pixels-curves.csv", merged(out / "pixels-curves.csv", courses, ("network", "training")))
     before = dict(np.load(out / "pixels.npz")) if (out / "pixels.npz").exists() else {}
-    np.savez_compressed(out / "pixels.npz", allow_pickle=False, **before | arrays(work, trainings))
+    np.savez_compressed(out / "pixels.npz", **before | arrays(work, trainings))
     if ship is None and steps is None:
         ship = pretrained_folder("fashion") / "networks" / SHIPPED
     if ship is not None and (SHIPPED, 0) in trainings:
