@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,10 +127,7 @@ def run(
             finite = math.isfinite(grad_norm)
             in_a_row = 0 if finite else in_a_row + 1
             if not finite and (on_non_finite == "stop" or in_a_row >= SKIPPED_AT_MOST):
-                message = non_finite(out, data, state.step, grad_norm, float(steps[-1].loss.detach()))
-                if ranks.first:
-                    write_text(out / "non_finite.json", json.dumps({"update": state.step + 1, "message": message}))
-                raise NonFiniteError(message)
+                stop_at(out, data, state.step, grad_norm, float(steps[-1].loss.detach()), ranks)
             if state.step == began:
                 ranks.assert_equal(grad_norm, "gradients")
             for group in optimizer.param_groups:
@@ -272,6 +269,14 @@ def share_of_peak(recipe: Recipe, data: Data, device: torch.device, ranks: Ranks
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     peak = flops.peak(name, recipe.precision)
     return peak and flops.per_image(recipe, data.train.shape, data.num_classes) / (peak * ranks.size)
+
+
+def stop_at(out: Path, data: Data, step: int, grad_norm: float, loss: float, ranks: Ranks) -> NoReturn:
+    """Note that a gradient was not finite, in non_finite.json, and raise NonFiniteError."""
+    message = non_finite(out, data, step, grad_norm, loss)
+    if ranks.first:
+        write_text(out / "non_finite.json", json.dumps({"update": step + 1, "message": message}))
+    raise NonFiniteError(message)
 
 
 def non_finite(out: Path, data: Data, step: int, grad_norm: float, loss: float) -> str:
