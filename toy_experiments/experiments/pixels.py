@@ -46,10 +46,9 @@ def frame(dims: int) -> Tensor:
     return torch.linalg.qr(torch.randn(dims, 2, generator=generator("cpu", dims)))[0]
 
 
-def embedded(dims: int) -> Data:
-    """The eight Gaussians in D dimensions."""
-    flat = datasets.load(POINTS)
-    return Data(*(Split(split.x @ frame(dims).T, None) for split in flat[:2]), None)
+def embedded(flat: Data, dims: int) -> Data:
+    """Points of the plane in D dimensions."""
+    return Data(Split(flat.train.x @ frame(dims).T, None), None, None)
 
 
 def plane_recipe(predict: str, seed: int, steps: int) -> recipes.Recipe:
@@ -61,17 +60,16 @@ def plane_recipe(predict: str, seed: int, steps: int) -> recipes.Recipe:
 def run_plane(job: Job, folder: Path) -> dict:
     """Train a job and measure it against the truth."""
     torch.set_num_threads(1)
-    dims, out = int(job.keys["dims"]), folder / job.name
-    for _ in training.train(job.recipe, out, embedded(dims), "cpu"):
+    dims, out, flat = int(job.keys["dims"]), folder / job.name, datasets.load(POINTS)
+    for _ in training.train(job.recipe, out, embedded(flat, dims), "cpu"):
         pass
-    net, real = training.load_network(out, "cpu"), datasets.load(POINTS).held_out
-    assert real is not None
+    net, real = training.load_network(out, "cpu"), flat.held_out
     x, _ = generate(net, len(real), seed=0, batch=len(real))
     inside = x @ frame(dims)
     off = (x - inside @ frame(dims).T).square().sum(1).mean().sqrt()
     raw = [r["raw_u_neq"] for r in training.read_metrics(out)]
     row = {"distance": distances.sliced_wasserstein(inside, real.x), "off_plane": float(off), **loss_summary(raw)}
-    return {**job.keys, **row, "floor": distances.floor(POINTS)[0], "code": training.fingerprint()}
+    return {**job.keys, **row, "code": training.fingerprint()}
 
 
 def run_fashion(job: tuple[str, int], work: Path, steps: int | None) -> list[dict]:
@@ -132,8 +130,11 @@ def main(
         for k in range(seeds) for dims in DIMS for predict in ("u", "x")
     ]  # fmt: skip
     if jobs:
-        rows = map_jobs(run_plane, jobs, work / f"plane-{plane_steps}", workers=workers)
-        write_table(out / "pixels-plane.csv", rows)
+        floor, rows = (
+            distances.floor(POINTS)[0],
+            map_jobs(run_plane, jobs, work / f"plane-{plane_steps}", workers=workers),
+        )
+        write_table(out / "pixels-plane.csv", [row | {"floor": floor} for row in rows])
     trainings = [(name, k) for k in which for name in only if k < TRAININGS[name]]
     if not trainings:
         return
