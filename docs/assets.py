@@ -25,6 +25,7 @@ LIVE = DOCS / "live"
 NETWORKS = {
     "fashion-imf": pretrained_folder("fashion") / "networks" / "fashion_imf",
     "fashion-fm": pretrained_folder("fashion") / "networks" / "fashion_fm_plain",
+    "fashion-pixels": pretrained_folder("fashion") / "networks" / "fashion_pixels",
     **{f"plane-{name}": pretrained_folder("plane") / name for name in ("fm", "mf", "imf")},
 }
 VENDORED = {
@@ -50,9 +51,9 @@ def vendor() -> None:
             shutil.copyfile(vendored, target)
 
 
-def noise() -> np.ndarray:
-    """What the live page starts from, (13, 4, 8, 8): three corners of its plane of noise, and one for each class."""
-    return torch.randn(13, 4, 8, 8, generator=generator("cpu", 0)).numpy()
+def noise(*shape: int) -> np.ndarray:
+    """What the live page starts from, (13, *shape): three corners of its plane of noise, and one for each class."""
+    return torch.randn(13, *shape, generator=generator("cpu", 0)).numpy()
 
 
 def models(out: Path) -> None:
@@ -71,7 +72,8 @@ def models(out: Path) -> None:
         export.export_u(weights.load(folder), out / f"{name}.onnx", half=True, notes=data)
     notes = weights.read_notes(NETWORKS["fashion-imf"])
     export.export_decoder(Latents(**notes["latents"]), (4, 8, 8), out / "fashion-decoder.onnx", half=True)
-    noise().tofile(out / "noise.bin")
+    noise(4, 8, 8).tofile(out / "noise.bin")
+    noise(1, 32, 32).tofile(out / "noise-pixels.bin")
     stamp.write_text(made_from)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from imf_lite.data.images import to_uint8
 from imf_lite.data.normalisation import Latents
 from imf_lite.pretrained import weights
 from imf_lite.sampling import sample
@@ -22,7 +23,8 @@ from toy_experiments.ground_truth.exact import runge_kutta
 
 DOCS = Path(__file__).parent
 SITE = DOCS / "_build" / "html"
-FASHION = DOCS.parent / "imf_lite" / "pretrained" / "fashion" / "networks" / "fashion_imf"
+NETWORKS = DOCS.parent / "imf_lite" / "pretrained" / "fashion" / "networks"
+FASHION, PIXELS = NETWORKS / "fashion_imf", NETWORKS / "fashion_pixels"
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 if not (SITE / "live" / "index.html").exists():
@@ -108,10 +110,9 @@ def made_by_pytorch(y: list[int], noise: torch.Tensor, omega: float, steps: int 
     return latents.images(z)[:, 0].long()
 
 
-def noise() -> torch.Tensor:
-    return torch.frombuffer(bytearray((DOCS / "live" / "models" / "noise.bin").read_bytes()), dtype=torch.float32).view(
-        -1, 4, 8, 8
-    )
+def noise(name: str = "noise.bin", *shape: int) -> torch.Tensor:
+    stored = bytearray((DOCS / "live" / "models" / name).read_bytes())
+    return torch.frombuffer(stored, dtype=torch.float32).view(-1, *(shape or (4, 8, 8)))
 
 
 def test_images_are_those_of_pytorch_within_a_grey_level(live):
@@ -126,6 +127,32 @@ def test_images_are_those_of_pytorch_within_a_grey_level(live):
     live.page.wait_for_function("document.getElementById('fm64-cost').textContent", timeout=60_000)
     live.page.wait_for_timeout(3000)
     assert (live.grey("imf4") - made_by_pytorch([8], noise()[:1], 4.0, 4)[0]).abs().max() <= 1
+
+
+def test_pixels_are_those_of_pytorch_and_take_no_decoder(live):
+    shape, net = (1, 32, 32), weights.load(PIXELS)
+    e = noise("noise-pixels.bin", *shape)
+    live.page.click("#classes button:has-text('Bag')")
+    live.page.wait_for_function("!document.getElementById('network').disabled", timeout=60_000)
+    live.page.select_option("#network", "pixels")
+    live.page.wait_for_function("document.getElementById('image').dataset.network === 'pixels'", timeout=20_000)
+    live.until_drawn(live.drawn() - 1)
+    live.page.wait_for_timeout(3000)
+    assert (live.grey("image") - to_uint8(sample(net, e[:1], torch.tensor([8]), 1))[0, 0].long()).abs().max() <= 1
+    grid = to_uint8(sample(net, e[3:], torch.arange(10), 1))[:, 0].long()
+    assert max((live.grey(f"class{k}") - grid[k]).abs().max() for k in range(10)) <= 1
+    assert "no decoder" in live.page.text_content("#cost") and live.page.is_disabled("#omega")
+    assert not live.page.is_visible("#fm64")
+    live.page.focus("#pad")
+    for k in range(20):
+        before = live.drawn()
+        live.page.keyboard.press("ArrowLeft" if k % 2 else "ArrowRight")
+        live.until_drawn(before)
+    print(f"pixels, median: {float(live.page.get_attribute('#image', 'data-median')):.1f} ms")
+    live.page.select_option("#network", "latents")
+    live.page.wait_for_function("!document.getElementById('omega').disabled", timeout=20_000)
+    live.page.wait_for_timeout(1000)
+    assert live.page.is_visible("#fm64") and "ms; median" in live.page.text_content("#cost")
 
 
 def test_omega_the_class_and_the_noise_change_the_image(live):

@@ -26,6 +26,7 @@ LESSONS = {
     "ablation": "ablation",
     "08": "08_what_changes_with_scale",
     "family": "family",
+    "09": "09_pixels_without_an_autoencoder",
 }
 
 
@@ -88,6 +89,9 @@ ANSWERS = {  # name: (right, a typical mistake, what is said of the mistake)
         lambda u, v, du, h, k: (k * v + (h - k) * u) / h,
         "terms of first order",
     ),
+    "09.1": (0.0125, 0.0, "without the clip"),
+    "09.2": (lambda t: max(0, 1 - t / 0.05) ** 2, lambda t: max(0, 1 - t / 0.05), "is its square"),
+    "09.3": (lambda D, t: D - 2, lambda D, t: 0, "it lies in the plane"),
 }
 
 
@@ -155,8 +159,8 @@ def test_the_truth_is_computed_by_the_library(said, monkeypatch):
 
 
 def test_an_unknown_name_lists_those_that_there_are():
-    with pytest.raises(ValueError, match=r"no exercise '09.1'; there is: 00.1, .*, family.3"):
-        exercises.check("09.1", None)
+    with pytest.raises(ValueError, match=r"no exercise '10.1'; there is: 00.1, .*, 09.3"):
+        exercises.check("10.1", None)
 
 
 def test_a_guess_is_judged():

@@ -674,7 +674,11 @@ def test_the_experiment_adds_trainings_to_its_tables(tmp_path, little_fashion, m
     }  # fmt: skip
     assert {r["nfe"] for r in after} == {1, 2, 4} and all(r["fid"] > r["floor"] > 0 for r in after)
     with np.load(tmp_path / "out" / "pixels.npz") as kept:
-        assert kept["samples_fashion_pixels_u_1"].shape == (80, 1, 32, 32) and len(kept.files) == 6
+        assert (
+            kept["samples_fashion_pixels_u_1"].shape == (80, 1, 32, 32)
+            and len(kept.files) == 7
+            and kept["test"].shape == (10, 1, 32, 32)
+        )
     frame = experiment.frame(32)
     assert_close(frame.T @ frame, torch.eye(2), atol=1e-5, rtol=0)
 

@@ -3,23 +3,28 @@
 import { ask, newest, pad } from "./engine.js";
 
 const CLASSES = ["T-shirt", "Trousers", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"];
-const SIZE = 4 * 8 * 8;
 const SIDE = 32;
+const NETWORKS = {
+  latents: { model: "fashion-imf", size: 4 * 8 * 8, noise: "noise.bin" },
+  pixels: { model: "fashion-pixels", size: SIDE * SIDE, noise: "noise-pixels.bin" },
+};
 const COMPARED = [
-  { id: "imf1", model: "fashion-imf", steps: 1 },
-  { id: "imf2", model: "fashion-imf", steps: 2 },
-  { id: "imf4", model: "fashion-imf", steps: 4 },
-  { id: "fm64", model: "fashion-fm", steps: 64, euler: true },
+  { id: "imf1", steps: 1 },
+  { id: "imf2", steps: 2 },
+  { id: "imf4", steps: 4 },
+  { id: "fm64", model: "fashion-fm", steps: 64, euler: true }, // of latents
 ];
+const GUIDANCE = ["omega", "t_min", "t_max"];
 
 const at = (id) => document.getElementById(id);
 const place = { x: 0, y: 0 };
 const state = { y: 0, omega: 2, t_min: 0, t_max: 1 };
 const times = [];
+let network = NETWORKS.latents;
 let noise;
 let idle;
 
-const corner = (k) => noise.subarray(k * SIZE, (k + 1) * SIZE);
+const corner = (k) => noise.subarray(k * network.size, (k + 1) * network.size);
 
 // A plane through three draws of noise, scaled back to the length that noise has.
 export function noiseAt(a, b, c, x, y) {
@@ -40,13 +45,14 @@ const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
 const draw = newest(async () => {
   const z = noiseAt(corner(0), corner(1), corner(2), place.x, place.y);
-  const request = { model: "fashion-imf", z, count: 1, steps: 1, cond: { ...state, y: [state.y] } };
-  const { grey, network, decoder } = await ask("images", request, "fast");
+  const request = { model: network.model, z, count: 1, steps: 1, cond: { ...state, y: [state.y] } };
+  const { grey, evaluation, decoder } = await ask("images", request, "fast");
+  if (request.model !== network.model) return; // another was chosen meanwhile
   paint(at("image"), grey);
-  times.push(network + decoder);
+  times.push(evaluation + decoder);
   const middle = times.slice(-50).sort((a, b) => a - b)[Math.floor(Math.min(times.length, 50) / 2)];
   at("cost").textContent =
-    `network ${milliseconds(network)}, decoder ${milliseconds(decoder)}; median of the last ` +
+    `network ${milliseconds(evaluation)}, ${decoder ? `decoder ${milliseconds(decoder)}` : "no decoder"}; median of the last ` +
     `${Math.min(times.length, 50)}: ${milliseconds(middle)}`;
   at("image").dataset.median = middle;
   at("image").dataset.drawn = times.length;
@@ -54,19 +60,22 @@ const draw = newest(async () => {
 
 const drawGrid = newest(async () => {
   const cond = { ...state, y: CLASSES.map((_, k) => k) };
-  const z = noise.subarray(3 * SIZE);
-  const request = { model: "fashion-imf", z, count: CLASSES.length, steps: 1, cond };
+  const z = noise.subarray(3 * network.size);
+  const request = { model: network.model, z, count: CLASSES.length, steps: 1, cond };
   const { grey } = await ask("images", request, "fast");
   CLASSES.forEach((_, k) => paint(at(`class${k}`), grey, k));
 });
 
 const compare = newest(async () => {
   const z = noiseAt(corner(0), corner(1), corner(2), place.x, place.y);
+  const { model } = network;
   for (const { id, ...how } of COMPARED) {
+    if (how.model && network !== NETWORKS.latents) continue;
     const cond = { ...state, y: [state.y] };
-    const { grey, network } = await ask("images", { z, count: 1, cond, ...how });
+    const { grey, evaluation } = await ask("images", { model, z, count: 1, cond, ...how });
+    if (model !== network.model) return;
     paint(at(id), grey);
-    at(`${id}-cost`).textContent = milliseconds(network);
+    at(`${id}-cost`).textContent = milliseconds(evaluation);
   }
 });
 
@@ -96,6 +105,23 @@ function changed() {
   clearTimeout(idle);
   idle = setTimeout(compare, 250);
 }
+
+const floats = async (file) =>
+  new Float32Array(await (await fetch(new URL(`./models/${file}`, import.meta.url))).arrayBuffer());
+
+// Another network: its noise, and the sliders for what it takes.
+const choose = newest(async (name) => {
+  const chosen = NETWORKS[name];
+  const [about, its] = [await ask("load", { name: chosen.model }, "fast"), await floats(chosen.noise)];
+  [network, noise] = [chosen, its];
+  for (const input of GUIDANCE) at(input).disabled = !(input in about.inputs);
+  for (const { id, model } of COMPARED) at(id).parentElement.hidden = Boolean(model) && name !== "latents";
+  at("about-fm").hidden = name !== "latents";
+  times.length = 0;
+  at("image").dataset.network = name;
+  changed();
+  drawGrid();
+});
 
 function slider(name) {
   const input = at(name);
@@ -136,10 +162,11 @@ export async function start() {
     const label = `${euler ? "flow matching" : "iMF"}, ${steps} ${steps > 1 ? "evaluations" : "evaluation"}`;
     small("compared", id, label, `<br><output id="${id}-cost"></output>`);
   }
-  ["omega", "t_min", "t_max"].forEach(slider);
+  GUIDANCE.forEach(slider);
+  at("network").addEventListener("change", () => choose(at("network").value));
   pad(at("pad"), place, changed);
   mark();
-  noise = new Float32Array(await (await fetch(new URL("./models/noise.bin", import.meta.url))).arrayBuffer());
+  noise = await floats(network.noise);
   await ask("load", { name: "fashion-imf" }, "fast"); // so that no time is that of loading
   await ask("load", { name: "fashion-decoder" }, "fast");
   await draw();
@@ -150,4 +177,5 @@ export async function start() {
 export async function finish() {
   for (const name of ["fashion-imf", "fashion-decoder", "fashion-fm"]) await ask("load", { name });
   await compare();
+  at("network").disabled = false;
 }

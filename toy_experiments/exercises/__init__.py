@@ -4,7 +4,7 @@ Every truth is computed when it is asked for: from the library, from an exact fi
 May import: imf_lite, ground_truth, tables.
 """
 
-from . import first_lessons, later_lessons, other_lessons
+from . import first_lessons, later_lessons, other_lessons, pixel_lesson
 from .answers import CHECKS, check, guess
 
-__all__ = ["CHECKS", "check", "first_lessons", "guess", "later_lessons", "other_lessons"]
+__all__ = ["CHECKS", "check", "first_lessons", "guess", "later_lessons", "other_lessons", "pixel_lesson"]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from imf_lite import recipes, training
 from imf_lite.data import Data, Split
+from imf_lite.data.fashion import load_images as fashion_images
 from imf_lite.data.images import to_uint8
 from imf_lite.evaluation.evaluator import StoredEvaluator
 from imf_lite.pretrained import weights
@@ -87,8 +88,10 @@ def run_fashion(job: tuple[str, int], work: Path, steps: int | None) -> list[dic
 
 
 def arrays(work: Path, jobs: list[tuple[str, int]]) -> dict[str, np.ndarray]:
-    """For the lesson: samples of every training from the same noise, and the courses of the raw losses."""
-    kept = {}
+    """For the lesson: samples of every training from the same noise, the courses of the raw losses, and a test image
+    of every class."""
+    images, y = fashion_images("test")
+    kept = {"test": images[[int((y == k).nonzero()[0, 0]) for k in range(10)]].numpy()}
     for name, seed in jobs:
         net = weights.load(work / f"{name}-{seed}-weights")
         omega = 2.0 if net.guided != "no" else None

@@ -227,3 +227,30 @@ def fashion_many() -> str:
         f"Fashion-MNIST's latents, excess FID: FM at 64 NFE {spread(fashion('fashion_fm_plain', 64))}, iMF without "
         f"guidance at 1 {spread(fashion('fashion_imf_plain', 1))}, at 2 {spread(fashion('fashion_imf_plain', 2))}"
     )
+
+
+def pixels(network: str, nfe: int, column: str = "fid") -> list[float]:
+    """A column of the pixel networks' scores, over trainings and seeds of the noise; the FID as its excess."""
+    rows = pick("pixels", network=network, nfe=nfe)
+    return [tables.excess(r) if column == "fid" else r[column] for r in rows]
+
+
+def predicted_in_space() -> str:
+    """u- against x-prediction where the data fill few of many dimensions."""
+    of = {
+        (k, dims): spread([r["distance"] for r in pick("pixels-plane", dims=dims, predict=k)])
+        for k in ("u", "x") for dims in (2, 128)
+    }  # fmt: skip
+    return (
+        "eight Gaussians in a plane of D dimensions, width 96, sliced Wasserstein distance in the plane at D = 2 and "
+        f"128: u {of['u', 2]}, {of['u', 128]}; image {of['x', 2]}, {of['x', 128]}"
+    )
+
+
+def predicted_in_pixels() -> str:
+    """u- against x-prediction on Fashion-MNIST's pixels."""
+    names = {"u": "fashion_pixels_u", "image": "fashion_pixels"}
+    return "Fashion-MNIST's pixels, patches of 64 numbers, width 96, excess FID at 1 NFE: " + "; ".join(
+        f"{k} {spread(pixels(name, 1))}, class as asked {spread(pixels(name, 1, 'agreement'))}"
+        for k, name in names.items()
+    )
