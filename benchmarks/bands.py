@@ -1,7 +1,7 @@
 """What the first updates of a recipe look like: its band, for `imf-lite train` to compare with.
 
     python -m benchmarks.bands fashion_imf --updates 300
-    torchrun --nproc-per-node 8 -m benchmarks.bands imagenet_mf_b4 --updates 2000 --compile
+    torchrun --nproc-per-node 8 -m benchmarks.bands imagenet_mf_b4 --updates 2000 --compile blocks
 
 Trains the recipe's first updates at several seeds. For each window of updates the band is centred at the seeds' mean.
 Its half-width, relative to that mean, is five times the standard deviation of the seeds, pooled over windows and
@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from imf_lite import recipes, training
+from imf_lite.configs import Compile
 from imf_lite.system import distributed, files
 from imf_lite.training import bands
 
@@ -26,7 +27,7 @@ def main(
     recipe: tyro.conf.Positional[str],
     updates: int = 300,
     seeds: int = 3,
-    compile: bool = False,
+    compile: Compile = "no",
     out: Path = bands.FOLDER,
 ) -> None:
     """Write the band of a recipe.
@@ -35,7 +36,7 @@ def main(
         recipe: its name.
         updates: how many; the learning rate is that of the whole run.
         seeds: runs, at least two.
-        compile: torch.compile the loss.
+        compile: as training.train's.
         out: folder of the bands.
     """
     if seeds < 2:

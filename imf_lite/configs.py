@@ -20,6 +20,8 @@ part of the interval (alpha-Flow); the mean of the interval's two parts (SplitMe
 Precision = Literal["fp32", "tf32", "bf16"]
 """of matrix products; tf32 affects CUDA only; in bf16 the slope stays fp32, the other forwards are bfloat16"""
 
+Compile = Literal["no", "auto", "blocks", "whole"]
+"""compile the blocks of the network, or the whole loss; auto: whichever pays in a run of that length"""
 Guided = Literal["no", "omega", "interval"]
 """which guidance a network takes as input: none; omega; or omega and the interval [t_min, t_max]"""
 

@@ -18,6 +18,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 
+class Untraced(Exception):
+    """A compiled block has no graph for these inputs yet. It cannot be traced inside a derivative: see `jvp`."""
+
+    def __init__(self, trace: Callable[[], None]):
+        super().__init__("a block is compiled outside forward_mode.jvp only")
+        self.trace = trace
+
+
 def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """f at a point, and how fast it changes along a direction, as by torch.func.jvp.
 
@@ -28,9 +36,13 @@ def jvp(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, .
             at = tuple(a.clone() for a in at)  # a slice would break the graph
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return torch.func.jvp(f, at, along)[:2]
-        # eager: before torch 2.14, compiled code drops tangents, or takes a part of them for zero
-        with torch.compiler.set_stance("force_eager"), forward_ad.dual_level(), ShortRules():
-            value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))
+        try:
+            # eager: before torch 2.14, compiled code drops tangents, or takes a part of them for zero
+            with torch.compiler.set_stance("force_eager"), forward_ad.dual_level(), ShortRules():
+                value, rate = forward_ad.unpack_dual(f(*map(forward_ad.make_dual, at, along)))
+        except Untraced as block:
+            block.trace()
+            return jvp(f, at, along)
     if rate is None:  # never taken for zero: du/dt would be silently wrong
         raise RuntimeError(
             "the function gave no derivative: its value does not depend on what moves, or it is compiled in a way that "

@@ -1,14 +1,17 @@
 """A checkpoint is whole or not there, whatever happens to the process that writes it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
 from helpers import tiny
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from imf_lite.system import files
@@ -118,3 +121,87 @@ def test_tensors_of_every_kind_survive(tmp_path):
     assert counters == {"step": 5}
     for k in tensors:
         assert_close(found[k], tensors[k])
+
+
+def test_a_part_is_read_alone_and_checked_alone(tmp_path):
+    """Sampling needs a quarter of a checkpoint, and reads no more."""
+    path = trained(tmp_path)
+    tensors, counters = checkpoint.load(path)
+    of_ema, same = checkpoint.load(path, "ema")
+    assert same == counters and of_ema.keys() == {k for k in tensors if k.startswith("ema/")}
+    assert all(torch.equal(v, tensors[k]) for k, v in of_ema.items())
+    assert checkpoint.load(path, "ema7")[0] == {}
+    whole = path.read_bytes()
+    there = tensors["optimizer/exp_avg/" + next(k for k in of_ema).removeprefix("ema/")].numpy().tobytes()
+    altered = whole.replace(there, bytes(len(there)))
+    assert altered != whole
+    path.write_bytes(altered)
+    assert checkpoint.load(path, "ema")[0].keys() == of_ema.keys()
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.load(path)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.load(path, "optimizer")
+
+
+def test_a_file_with_one_checksum_for_all_is_still_read(tmp_path):
+    """As versions before wrote it."""
+    tensors, text = {"net/a": torch.randn(3), "ema/a": torch.randn(3)}, json.dumps({"step": 5})
+    save_file(tensors, tmp_path / "x.safetensors", {"counters": text, "sha256": files.digest(tensors, text)})
+    assert checkpoint.load(tmp_path / "x.safetensors")[0].keys() == tensors.keys()
+    assert checkpoint.load(tmp_path / "x.safetensors", "ema")[0].keys() == {"ema/a"}
+    save_file(tensors, tmp_path / "x.safetensors", {"counters": text, "sha256": files.digest({}, text)})
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.load(tmp_path / "x.safetensors", "ema")
+
+
+def state():
+    net = torch.nn.Linear(4, 4)
+    return checkpoint.State(net, torch.optim.AdamW(net.parameters()))
+
+
+def test_what_is_written_is_the_state_when_save_was_called(tmp_path, monkeypatch):
+    """Training goes on while the file is written, and changes the weights in place."""
+    begun, go_on, written = threading.Event(), threading.Event(), checkpoint.write_tensors
+
+    def slow(*args):
+        begun.set()
+        assert go_on.wait(20)
+        written(*args)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", slow)
+    current = state()
+    before = current.net.weight.detach().clone()
+    with checkpoint.Writer(tmp_path, 2) as writer:
+        writer.save(current)
+        assert begun.wait(20) and checkpoint.latest(tmp_path) is None
+        current.net.weight.data += 1
+        current.step = 1
+        go_on.set()
+        writer.save(current)  # waits for the one before
+        assert checkpoint.latest(tmp_path) == tmp_path / "step-000000000.safetensors"
+    first, second = (checkpoint.load(path)[0]["net/weight"] for path in checkpoint.paths(tmp_path))
+    assert torch.equal(first, before) and torch.equal(second, before + 1)
+
+
+def test_a_disk_that_is_full_stops_the_run_at_the_next_record(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    records = []
+    with pytest.raises(OSError, match=r"No space left on device\. The last good checkpoint: none yet"):
+        for record in train(tiny(steps=6), tmp_path, device="cpu"):
+            records.append(record.step)
+    assert records == [1, 2, 3]  # the checkpoint of update 3 failed
+    writer = checkpoint.Writer(tmp_path)
+    with pytest.raises(KeyError), writer:  # an error on its way is not hidden by it
+        writer.save(state())
+        raise KeyError("other")
+
+
+def test_whoever_is_told_of_an_update_finds_the_checkpoints_before_it(tmp_path, monkeypatch):
+    written = checkpoint.write_tensors
+    monkeypatch.setattr(checkpoint, "write_tensors", lambda *args: (time.sleep(0.2), written(*args)))
+    for record in train(tiny(steps=7), tmp_path, device="cpu"):  # saves every three
+        assert checkpoint.step_of(tmp_path / "checkpoints") == (record.step - 1) // 3 * 3
+    assert checkpoint.step_of(tmp_path / "checkpoints") == 7

@@ -51,6 +51,16 @@ def papermill(notebook, *words):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "words, compile",
+    [([], "no"), (["--compile"], "auto"), (["--compile", "blocks"], "blocks"), (["--compile", "--verify"], "auto")],
+)
+def test_compile_may_stand_alone(monkeypatch, words, compile):
+    for arguments in (["train", "digits_imf", *words], ["train", *words, "digits_imf"]):
+        monkeypatch.setattr("sys.argv", ["imf-lite", *arguments])
+        assert cli.parse().compile == compile
+
+
 def test_papermill_parameters_are_checked_in_the_first_cell_and_take_the_type_of_their_default(tmp_path):
     cells = [
         new_code_cell("from toy_experiments import parameters"),

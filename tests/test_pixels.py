@@ -189,7 +189,7 @@ def test_what_would_have_no_effect_or_no_sense_is_refused(spoilt, monkeypatch):
         weights.load(TINY, size=8, noise_scale=2.0)
     x, u = (build(MLPConfig(width=8, depth=1, predict=p), (2,), None) for p in ("x", "u"))
     with pytest.raises(ValueError, match=r"init has net.predict = 'u', this run 'x'"):
-        training.loop.copy_weights(u, x)
+        training.runs.copy_weights(u, x)
 
 
 def test_rows_turn_with_the_row_and_columns_with_the_column_and_the_prefix_not_at_all():

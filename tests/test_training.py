@@ -210,21 +210,35 @@ def test_the_compiled_loss_is_one_graph(kind, method):
     assert torch.isfinite(step.loss)  # fullgraph raises where the graph breaks
 
 
-def test_compiled_training_is_the_same_training(tmp_path):
+@pytest.mark.parametrize("what", ["whole", "blocks"])
+def test_compiled_training_is_the_same_training(tmp_path, what):
     eager = steps(tiny(), tmp_path / "eager", device="cpu")
-    compiled = steps(tiny(), tmp_path / "compiled", device="cpu", compile=True)
+    compiled = steps(tiny(), tmp_path / "compiled", device="cpu", compile=what)
     torch.testing.assert_close(torch.tensor(compiled), torch.tensor(eager), rtol=1e-4, atol=0)
 
 
-def test_batches_prepared_ahead_come_in_order_and_one_at_a_time():
-    """In a thread as on a GPU: at most one job is ahead of what is used, and an error reaches the loop."""
-    for threaded in (False, True):
-        done = []
-        jobs = [lambda k=k, done=done: (done.append(k), k)[1] for k in range(5)]
-        for k, found in enumerate(batches.ahead(iter(jobs), threaded)):
-            assert found == k and len(done) <= k + 1 + threaded
-        assert done == [0, 1, 2, 3, 4]
-        failing = batches.ahead(iter([lambda: 1, lambda: 1 / 0]), threaded)
-        assert next(failing) == 1
-        with pytest.raises(ZeroDivisionError):
-            next(failing)
+def test_training_without_kept_activations_is_the_same_training(tmp_path):
+    plain = steps(tiny(), tmp_path / "plain", device="cpu")
+    again = steps(tiny(), tmp_path / "again", device="cpu", recompute=True)
+    torch.testing.assert_close(torch.tensor(again), torch.tensor(plain), rtol=1e-5, atol=0)
+
+
+def test_what_is_compiled_is_what_pays():
+    blocks, whole = training.loop.BLOCKS_PAY, training.loop.WHOLE_PAYS
+    assert [training.loop.pays(get("digits_imf", steps=n)) for n in (blocks - 1, blocks, whole, whole + 1)] == [
+        "no", "blocks", "blocks", "whole",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_batches_prepared_ahead_come_in_order_and_few_at_a_time(threads):
+    """In threads as for a GPU: no more jobs are ahead of what is used, and an error reaches the loop."""
+    done = []
+    jobs = [lambda k=k: (done.append(k), k)[1] for k in range(8)]
+    for k, found in enumerate(batches.ahead(iter(jobs), threads)):
+        assert found == k and len(done) <= k + 1 + threads
+    assert sorted(done) == list(range(8))
+    failing = batches.ahead(iter([lambda: 1, lambda: 1 / 0]), threads)
+    assert next(failing) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(failing)

@@ -15,10 +15,11 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import tyro
 
+from ..configs import Compile
 from . import evaluate, export, prepare, sample, search, show, train
 
 COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
@@ -70,6 +71,7 @@ def parse() -> object:
         with contextlib.redirect_stderr(output):
             return tyro.extras.subcommand_cli_from_dict(
                 {name: options for name, (options, _) in COMMANDS.items()},
+                args=with_auto(sys.argv[1:]),
                 prog="imf-lite",
                 description="One-step generation with MeanFlow and improved MeanFlow.",
                 config=(tyro.conf.AvoidSubcommands, tyro.conf.CascadeSubcommandArgs),
@@ -81,6 +83,14 @@ def parse() -> object:
             raise
         message = one_line(output.getvalue())
     usage(message)
+
+
+def with_auto(words: list[str]) -> list[str]:
+    """The arguments with "auto" after every --compile that says nothing else."""
+    said: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        said += [word, "auto"] if word == "--compile" and following not in get_args(Compile) else [word]
+    return said
 
 
 def usage(message: str) -> NoReturn:

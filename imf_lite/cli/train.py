@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 import tyro
 
+from ..configs import Compile
 from ..recipes import RECIPES, Recipe
 from .options import NetworkOptions, load_network, load_reference, to_images
 
@@ -60,8 +61,11 @@ class Train:
     """folder of the run; default runs/NAME-seedN"""
     device: str | None = None
     """cuda, mps or cpu; default: the best there is"""
-    compile: bool = False
-    """torch.compile the loss: takes minutes once, then updates are faster; for long runs"""
+    compile: Compile = "no"
+    """compile the network's blocks (less than a minute on a CPU) or the whole loss (minutes), for faster updates;
+    --compile alone is auto: whichever pays in a run of that length"""
+    checkpoint_activations: bool = False
+    """keep blocks' inputs alone for the backward pass, and compute what is inside them again: less memory, more time"""
     init: str | None = None
     """begin with trained weights: a run's folder, or what --weights takes; missing tensors keep their initial values"""
     on_non_finite: Literal["stop", "skip"] = "stop"
@@ -102,6 +106,7 @@ def train(options: Train) -> None:
         records = training.train(
             recipe, out, device=device, compile=options.compile, ranks=ranks, init=init,
             on_non_finite=options.on_non_finite, stop=stop, perceptual=perceptual,
+            recompute=options.checkpoint_activations,
         )  # fmt: skip
         if ranks.first:
             report(records, recipe, out, device, ranks, measure)

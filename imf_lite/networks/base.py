@@ -13,6 +13,11 @@ from ..configs import T_CLIP, Guided
 Need = Literal["uv", "u", "v"]
 
 
+def call(block: nn.Module, *inputs: Tensor) -> Tensor:
+    """block(*inputs): how a network runs its blocks, unless regional.compile_blocks says otherwise."""
+    return block(*inputs)
+
+
 class Network(nn.Module, ABC):
     """Average velocity u(z_t, r, t | cond) and, with a v-head, marginal velocity v; both shaped as z.
 
@@ -33,6 +38,7 @@ class Network(nn.Module, ABC):
         self.has_v: bool = config.v_depth is not None
         self.guided: Guided = config.guided
         self.noise_scale: float = config.noise_scale
+        self.run = call
 
     def forward(self, z: Tensor, r: Tensor, t: Tensor, cond: Cond = Cond(), need: Need = "uv"):
         """(u, v) at z (B, ...), r and t (B, 1, ..., 1); what is not needed, or not there, is None.

@@ -78,7 +78,7 @@ class DiT(Network):
         x = torch.cat([*self.condition_tokens(t - r, cond).values(), patches], dim=1)  # (B, prefix + N, D)
         x = x + self.pos_embed if self.config.grid_positions else x
         for block in self.shared_blocks:
-            x = block(x, rope)
+            x = self.run(block, x, *rope)
         return x, rope
 
     def u_branch(self, x: Tensor, rope) -> Tensor:
@@ -103,5 +103,5 @@ class DiT(Network):
     def branch(self, x: Tensor, rope, blocks: nn.ModuleList, final: FinalLayer) -> Tensor:
         """The last blocks, then patches back to an image: (B, prefix + N, D) -> (B, C, height, width)."""
         for block in blocks:
-            x = block(x, rope)
+            x = self.run(block, x, *rope)
         return self.x_embedder.inverse(final(x[:, self.prefix :]))

@@ -31,7 +31,7 @@ class AdaLNDiT(Network):
         x = self.x_embedder(z) + self.positions  # (B, N, D)
         c = F.silu(self.conditioning(r, t, cond))  # (B, D)
         for block in self.blocks[: self.split]:
-            x = block(x, c)
+            x = self.run(block, x, c)
         return x, c
 
     def u_branch(self, x: Tensor, c: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class AdaLNDiT(Network):
     def branch(self, x: Tensor, c: Tensor, blocks, final: AdaLNFinal) -> Tensor:
         """The last blocks, then patches back to an image: (B, N, D) -> (B, C, height, width)."""
         for block in blocks:
-            x = block(x, c)
+            x = self.run(block, x, c)
         return self.x_embedder.inverse(final(x, c))
 
 

@@ -131,7 +131,7 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width) if modern else GeluMLP(width)
         self.attn_scale, self.mlp_scale = (nn.Parameter(torch.zeros(width)) for _ in range(2))
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, x: Tensor, *rope: Tensor) -> Tensor:
         x = x + self.attn_scale * self.attn(self.norm1(x), rope)
         return x + self.mlp_scale * self.mlp(self.norm2(x))
 

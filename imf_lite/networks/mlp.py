@@ -49,7 +49,7 @@ class MLP(Network):
         x = self.z_embedder(z.flatten(1))  # (B, width)
         c = F.silu(self.conditioning(r, t, cond))
         for block in self.blocks[: self.split]:
-            x = block(x, c)
+            x = self.run(block, x, c)
         return x, c
 
     def u_branch(self, x: Tensor, c: Tensor) -> Tensor:
@@ -61,5 +61,5 @@ class MLP(Network):
     def branch(self, x: Tensor, c: Tensor, blocks, head: FinalLayer) -> Tensor:
         """The last blocks and a head: (B, width) -> the shape of a sample."""
         for block in blocks:
-            x = block(x, c)
+            x = self.run(block, x, c)
         return head(x).view(-1, *self.shape)

@@ -50,7 +50,8 @@ class Ranks:
             objective = cast(nn.Module, torch.compile(objective, dynamic=False))
         if self.size == 1:
             return objective
-        return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+        # buffers are constants, the same on every rank
+        return DistributedDataParallel(objective, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def no_sync_until_last(self, wrapped: nn.Module, last: bool) -> AbstractContextManager:
         """A context for one of several micro-batches: ranks exchange gradients in the last one only."""
@@ -79,6 +80,11 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box)
         return box[0]
+
+    def broadcast_tensor(self, tensor: Tensor) -> None:
+        """Overwrite a tensor, in place, by the first rank's."""
+        if self.size > 1:
+            dist.broadcast(tensor.detach(), 0)
 
     def assert_equal(self, value: Any, what: str) -> None:
         """Raise RuntimeError, on every rank, unless all have the same `value`; `what` says what it is."""

@@ -38,22 +38,33 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], counters: dict[str, An
     text = json.dumps(counters or {})
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"counters": text, "sha256": digest(tensors, text)})
+        parts = json.dumps(
+            {part: digest(of_part(tensors, part)) for part in sorted({k.partition("/")[0] for k in tensors})}
+        )
+        save_file(tensors, temporary, {"counters": text, "parts": parts, "sha256": digest({}, text + parts)})
         replace(temporary, path)
     except (SafetensorError, OSError) as error:
         temporary.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written ({error}): make room, or choose another folder") from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and counters of a file that `write_tensors` made.
+def of_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the part's, as in part/name."""
+    return {k: v for k, v in tensors.items() if k.partition("/")[0] == part}
+
+
+def read_tensors(path: Path, part: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and counters of a file that `write_tensors` made; part: only the tensors of part/name, and no others are
+    read (in older files, which have one checksum for all, all are).
 
     Raises DamagedFileError if it is damaged, ValueError for a whole safetensors file that something else wrote.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+            alone = part is not None and "parts" in header
+            wanted = [k for k in file.keys() if not alone or k.partition("/")[0] == part]  # noqa: SIM118 (not a dict)
+            tensors = {k: file.get_tensor(k) for k in wanted}
     except Exception as error:  # safetensors raises its own, OSError, or UnicodeDecodeError: all mean the same
         raise DamagedFileError(path, str(error)) from error
     if "sha256" not in header:
@@ -61,9 +72,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is a whole safetensors file, but not of imf_lite: its header has no SHA-256 of the contents "
             f"(it holds {len(tensors)} tensors, such as {next(iter(tensors), 'none')!r})."
         )
-    if digest(tensors, header.get("counters", "")) != header["sha256"]:
+    counters = header.get("counters", "")
+    if "parts" in header:
+        known = json.loads(header["parts"]) if digest({}, counters + header["parts"]) == header["sha256"] else {}
+        found = {k: digest(of_part(tensors, k)) for k in known if not alone or k == part}
+        whole = bool(known) and all(known[k] == sha for k, sha in found.items())
+    else:
+        whole = digest(tensors, counters) == header["sha256"]
+    if not whole:
         raise DamagedFileError(path, "its contents do not match its SHA-256")
-    return tensors, json.loads(header["counters"])
+    return tensors if part is None else of_part(tensors, part), json.loads(counters)
 
 
 def digest(tensors: dict[str, Tensor], counters: str = "") -> str:

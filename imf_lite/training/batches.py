@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
@@ -38,17 +39,16 @@ def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(n, generator=generator("cpu", seed, ORDER, epoch))
 
 
-def ahead(jobs: Iterable[Callable], threaded: bool) -> Iterator:
-    """The jobs' results, in order; threaded: the next job already runs while the device computes."""
-    if not threaded:
+def ahead(jobs: Iterable[Callable], threads: int) -> Iterator:
+    """The jobs' results, in order, of which up to `threads` are prepared while the last one is used; 0: none is."""
+    if not threads:
         yield from (job() for job in jobs)
         return
-    with ThreadPoolExecutor(1) as pool:
-        coming = None
+    coming: deque[Future] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         for job in jobs:
-            following = pool.submit(job)
-            if coming:
-                yield coming.result()
-            coming = following
-        if coming:
-            yield coming.result()
+            coming.append(pool.submit(job))
+            if len(coming) > threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..recipes import Recipe
+from ..system.distributed import Ranks
 from ..system.files import DamagedFileError, read_tensors, write_tensors
 
 MUON = {"momentum_buffer"}
@@ -117,11 +119,31 @@ class State:
         counted = {k: getattr(self, k) for k in ("step", "images", "skipped", "decays", "run")}
         return counted | {"optimizer": sorted({kind for moments in self.optimizer.state.values() for kind in moments})}
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, ranks: Ranks = Ranks()) -> None:
         """Replace all state by what a checkpoint holds. An average that it does not have starts at its weights.
 
-        Raises CheckpointError where a part is missing, unknown, or does not fit.
+        One rank reads the file; the others get every tensor from it, in its place. Raises CheckpointError where a part
+        is missing, unknown, or does not fit.
         """
+        if ranks.first:
+            self.read(path)
+        weights, state = list(self.net.parameters()), self.optimizer.state
+        kept = [{k: (v.shape, v.dtype, v.is_cuda) for k, v in state.get(p, {}).items()} for p in weights]
+        (self.step, self.images, self.skipped), kept = ranks.broadcast(((self.step, self.images, self.skipped), kept))
+        if not ranks.first and any(kept):
+            room = [
+                {
+                    k: torch.empty(shape, dtype=kind, device=p.device if cuda else "cpu")
+                    for k, (shape, kind, cuda) in m.items()
+                }
+                for p, m in zip(weights, kept, strict=True)
+            ]
+            self.optimizer.load(dict(zip(weights, room, strict=True)))
+        for tensor in self.tensors().values():
+            ranks.broadcast_tensor(tensor)
+
+    def read(self, path: Path) -> None:
+        """Replace all state by what a file holds, see `restore`."""
         tensors, counters = load(path)
         stored = counters.get("decays", self.decays)
         parts: dict[str, dict[str, Tensor]] = {}
@@ -174,14 +196,58 @@ def average(k: int) -> str:
     return f"ema{k or ''}"
 
 
-def save(folder: Path, state: State, keep: int = 2) -> Path:
+class Writer:
+    """Writes a run's checkpoints in a thread of its own, so that training waits for a copy and not for the disk.
+
+    As a context manager it waits for the last one at the end.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = folder, keep
+        self.copies: dict[str, Tensor] = {}
+        self.pool = ThreadPoolExecutor(1)
+        self.running: Future | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            self.wait()
+        except OSError:
+            if kind is None:  # an error that is on its way says more
+                raise
+        finally:
+            self.pool.shutdown()
+
+    def save(self, state: State) -> None:
+        """Copy all state, and begin to write it once the checkpoint before is written. Raises OSError as `wait`."""
+        self.wait()
+        tensors, counters = state.tensors(), state.counters()
+        for name, tensor in tensors.items():
+            if name not in self.copies:  # kept: fresh memory costs many times the copy
+                self.copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self.copies[name].copy_(tensor.detach(), non_blocking=True)
+        if any(tensor.is_cuda for tensor in tensors.values()):
+            torch.cuda.synchronize()
+        copies = {name: self.copies[name] for name in tensors}
+        self.running = self.pool.submit(write, self.folder, copies, counters, self.keep)
+
+    def wait(self) -> None:
+        """Wait until what was saved is on the disk. Raises OSError where it could not be written."""
+        running, self.running = self.running, None
+        if running:
+            running.result()
+
+
+def write(folder: Path, tensors: dict[str, Tensor], counters: dict[str, Any], keep: int = 2) -> Path:
     """Write `folder/step-<step>.safetensors` atomically, then delete all but the `keep` newest.
 
     Raises OSError, naming the last good checkpoint, where the disk takes no more.
     """
-    path = folder / f"step-{state.step:09d}.safetensors"
+    path = folder / f"step-{counters['step']:09d}.safetensors"
     try:
-        write_tensors(path, state.tensors(), state.counters())
+        write_tensors(path, tensors, counters)
     except OSError as error:
         raise OSError(f"{error}. The last good checkpoint: {latest(folder) or 'none yet'}") from error
     for old in paths(folder)[:-keep]:
@@ -198,10 +264,13 @@ def read_counters(path: Path) -> dict[str, Any]:
         raise CheckpointError(path, str(error), go_on(path)) from error
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and counters of a checkpoint. Raises CheckpointError, naming the one to go on from, if it is damaged."""
+def load(path: Path, part: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and counters of a checkpoint, of one part ("ema", "net", ...) if that is enough.
+
+    Raises CheckpointError, naming the one to go on from, if it is damaged.
+    """
     try:
-        return read_tensors(path)
+        return read_tensors(path, part)
     except DamagedFileError as error:
         raise CheckpointError(path, error.reason, go_on(path)) from error
 

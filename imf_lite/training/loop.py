@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import guidance, relatives
-from ..configs import Guided
+from ..configs import Compile, Guided
 from ..data import Data, load
 from ..draws import draw
 from ..networks import Network, build
-from ..networks.dit import without_branch
+from ..networks.compiled import checkpoint_activations, compile_blocks
 from ..objective import Objective, Step
 from ..recipes import Recipe
 from ..system import distributed
@@ -40,10 +40,14 @@ from ..system.rng import generator
 from . import checkpoint, flops
 from .batches import DRAWS, ahead, batch
 from .records import Record, means
-from .runs import restore_or_begin
+from .runs import copy_weights, restore_or_begin
 
 SKIPPED_AT_MOST = 10
 """updates left out in a row, with on_non_finite="skip", before the run stops after all"""
+
+
+BLOCKS_PAY, WHOLE_PAYS = 150, 20_000
+"""updates after which compiling by blocks, and compiling the whole loss, are ahead (measured on CPUs: docs/speed.md)"""
 
 
 class NonFiniteError(FloatingPointError):
@@ -56,9 +60,9 @@ class StoppedError(RuntimeError):
 
 def train(
     recipe: Recipe, out: str | Path, data: Data | None = None, device: torch.device | str | None = None,
-    slope: Callable | None = None, compile: bool = False, ranks: Ranks | None = None, init: Network | None = None,
+    slope: Callable | None = None, compile: Compile = "no", ranks: Ranks | None = None, init: Network | None = None,
     on_non_finite: Literal["stop", "skip"] = "stop", stop: Callable[[], bool] = lambda: False,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None, recompute: bool = False,
 ) -> Iterator[Record]:  # fmt: skip
     """Train, yielding a Record every `recipe.log_every` updates; resumes from the folder `out`, which it locks.
 
@@ -66,12 +70,14 @@ def train(
         data: used instead of the data set that the recipe names.
         device: default cuda, else mps, else cpu.
         slope: computes du/dt instead of the recipe's derivative, for lessons.
-        compile: torch.compile the loss: takes a minute or two once, pays in long runs (same numbers to rounding).
+        compile: "blocks" compiles the network's blocks, in less than a minute on a CPU, "whole" the whole loss, in
+            minutes; "auto" does what pays in a run of that length. The same numbers to rounding.
         ranks: default: those that torchrun started, or this process alone.
         init: a trained network; the run begins with those of its weights that have the same names and shapes.
         on_non_finite: at a gradient that is not finite, stop, or skip the update (at most ten in a row).
         stop: asked after every update; if it is true, training stops once a checkpoint is written.
         perceptual: the distance that the recipe's perceptual term names, by evaluation.perceptual.load.
+        recompute: keep blocks' inputs alone for the backward pass, and compute the rest again: less memory, more time.
 
     Raises ValueError for a recipe, data or folder that do not fit, CheckpointError for a damaged
     checkpoint, NonFiniteError before an update with a gradient that is not finite, StoppedError after `stop`.
@@ -87,12 +93,14 @@ def train(
             "that name, and nothing for 'no'."
         )
     with locked(out) if ranks.first else nullcontext():
-        yield from run(recipe, out, data, where, slope, compile, ranks, init, on_non_finite, stop, perceptual)
+        yield from run(
+            recipe, out, data, where, slope, compile, ranks, init, on_non_finite, stop, perceptual, recompute
+        )
 
 
 def run(
-    recipe: Recipe, out: Path, data: Data, device: torch.device, slope, compile: bool, ranks: Ranks,
-    init: Network | None, on_non_finite: str, stop: Callable[[], bool], perceptual: Callable | None,
+    recipe: Recipe, out: Path, data: Data, device: torch.device, slope, compile: Compile, ranks: Ranks,
+    init: Network | None, on_non_finite: str, stop: Callable[[], bool], perceptual: Callable | None, recompute: bool,
 ) -> Iterator[Record]:  # fmt: skip
     """The loop itself; see train."""
     parts = ranks.share(recipe.parts)
@@ -104,23 +112,32 @@ def run(
     slope = slope or relatives.slope(recipe.derivative, recipe.derivative_share)
     bf16, weight = recipe.precision == "bf16", recipe.perceptual_weight
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16, perceptual, weight)
-    loss = ranks.wrap(objective, compile)
+    compile = pays(recipe) if compile == "auto" else compile
+    if compile == "blocks":
+        compile_blocks(net)
+    if recompute:
+        checkpoint_activations(net)
+    loss = ranks.wrap(objective, compile == "whole")
     state = checkpoint.State(net, optimizer, recipe.decays())
     restore_or_begin(recipe, out, data, state, ranks, init, getattr(perceptual, "sha256", None))
 
     weights: list[Tensor] = list(net.parameters())
     averages: list[list[Tensor]] = [list(ema.parameters()) for ema in state.emas]
     when = itertools.product(range(state.step, recipe.steps), parts)
-    batches = ahead((partial(batch, recipe, data, *k) for k in when), threaded=device.type == "cuda")
+    batches = ahead((partial(batch, recipe, data, *k) for k in when), threads=int(device.type == "cuda"))
     peak_share = share_of_peak(recipe, data, device, ranks)
     start = last = time.perf_counter()
-    seen, began, in_a_row = state.images, state.step, 0
-    with open(out / "metrics.jsonl", "a") if ranks.first else open(os.devnull, "w") as log:
+    seen, began, in_a_row, waited = state.images, state.step, 0, 0.0
+    writer = checkpoint.Writer(out / "checkpoints", recipe.keep)
+    with writer, open(out / "metrics.jsonl", "a") if ranks.first else open(os.devnull, "w") as log:
         while state.step < recipe.steps:
             optimizer.zero_grad(set_to_none=True)
-            steps = [
-                backward(recipe, loss, next(batches), part, state.step, device, net.guided, ranks) for part in parts
-            ]
+            steps = []
+            for part in parts:
+                before = time.perf_counter()
+                samples = next(batches)
+                waited += time.perf_counter() - before
+                steps.append(backward(recipe, loss, samples, part, state.step, device, net.guided, ranks))
             gradients = cast(list[Tensor], [p.grad for p in weights])  # every weight has one
             # the one host read of a step that is not logged
             grad_norm = float(torch.nn.utils.get_total_norm(gradients))
@@ -145,9 +162,11 @@ def run(
                 rate, last, seen = (state.images - seen) / (now - last), now, state.images
                 record = Record(state.step, state.images, **means(steps, ranks), lr=lr, grad_norm=grad_norm,
                                 seconds=now - start, images_per_s=rate, peak_share=peak_share and rate * peak_share,
-                                device=str(device), skipped=state.skipped)  # fmt: skip
+                                device=str(device), skipped=state.skipped, waited=waited)  # fmt: skip
+                waited = 0.0
                 log.write(json.dumps(record._asdict()) + "\n")
                 log.flush()
+                writer.wait()  # whoever is told of an update finds the checkpoints before it on the disk
                 yield record
                 away = time.perf_counter() - now  # what the caller did meanwhile, such as measuring FID, is no training
                 start, last = start + away, last + away
@@ -156,12 +175,17 @@ def run(
                 if ranks.size > 1:
                     ranks.assert_equal(float(torch.nn.utils.get_total_norm(weights)), "weights")
                 if ranks.first:
-                    checkpoint.save(out / "checkpoints", state, recipe.keep)
-                ranks.barrier()
+                    writer.save(state)
             if asked and state.step < recipe.steps:
+                writer.wait()
                 raise StoppedError(f"stopped after update {state.step}, which is saved: run the same command again.")
     if not recipe.ema_half_life:  # which forgets them at once
         warn_of_initial_weights(state)
+
+
+def pays(recipe: Recipe) -> Compile:
+    """What to compile in a run of this length: the whole loss only where its many updates repay minutes."""
+    return "whole" if recipe.steps > WHOLE_PAYS else "blocks" if recipe.steps >= BLOCKS_PAY else "no"
 
 
 def backward(
@@ -210,34 +234,6 @@ def check_folder(out: Path) -> None:
     )
     if other:
         raise ValueError(f"{out} is no folder of a run: it holds other files, such as {other[0]}. Choose another.")
-
-
-def copy_weights(source: Network, target: Network) -> None:
-    """Copy a trained network's weights, matched by names that are the same with and without a v-branch.
-
-    What the source does not have keeps its initial values; a warning names it. Raises ValueError where nothing fits.
-    """
-    for name in ("predict", "noise_scale"):
-        there, here = getattr(source.config, name), getattr(target.config, name)
-        if there != here:
-            raise ValueError(f"init has net.{name} = {there!r}, this run {here!r}: its outputs mean something else.")
-    theirs, own = common_names(source), common_names(target)
-    fits = [name for name, tensor in own.items() if name in theirs and theirs[name].shape == tensor.shape]
-    if not any("blocks" in name for name in fits):
-        raise ValueError(f"init holds a {source.config.kind} network of other sizes: none of its blocks fit this one.")
-    with torch.no_grad():
-        for name in fits:
-            own[name].copy_(theirs[name])
-    if left := sorted({name.split(".")[0] for name in own if name not in fits}):
-        warnings.warn(
-            f"init does not have, or not in this shape: {', '.join(left)}; they start untrained.", stacklevel=4
-        )
-
-
-def common_names(net: Network) -> dict[str, torch.Tensor]:
-    """A network's tensors by names that do not depend on its v-branch: u_heads are numbered after shared_blocks."""
-    shared = net.config.depth - (net.config.v_depth or 0)
-    return {without_branch(name, shared): tensor for name, tensor in net.state_dict().items()}
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

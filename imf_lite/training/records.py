@@ -22,7 +22,8 @@ class Record(NamedTuple):
 
     eq, neq: mean over rows with r = t, r < t; by_t: mean in ten equal bins of t. None: no such row.
     images_per_s, peak_share: over all devices, since the record before; peak_share None: the peak is not known.
-    skipped: updates left out so far, at gradients that were not finite.
+    skipped: updates left out so far, at gradients that were not finite. waited: seconds that the first rank spent on
+    waiting for data (on a CPU: on preparing them), since the record before.
     h_du_dt, du_dt_by_t: size of (t - r) du/dt, and of du/dt, on rows with r < t.
     """
 
@@ -44,6 +45,7 @@ class Record(NamedTuple):
     peak_share: float | None
     device: str
     skipped: int = 0
+    waited: float = 0.0
 
 
 def means(steps: Sequence[Step], ranks: Ranks = Ranks()) -> dict:

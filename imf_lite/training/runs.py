@@ -17,6 +17,7 @@ from ..data import Data
 from ..data.images import to_uint8
 from ..data.normalisation import Latents
 from ..networks import Network, build
+from ..networks.dit import without_branch
 from ..recipes import Recipe
 from ..sampling import euler, sample
 from ..system.devices import pick_device
@@ -54,8 +55,9 @@ def restore_or_begin(
     ranks.barrier()
     state.run = read_run(out)
     if newest := checkpoint.latest(out / "checkpoints"):
-        check_own(newest, state.run)
-        state.restore(newest)
+        if ranks.first:
+            check_own(newest, state.run)
+        state.restore(newest, ranks)
     ranks.assert_equal(state.step, "checkpoints")
     if ranks.first:
         for name in ("metrics.jsonl", "fid.jsonl"):
@@ -205,6 +207,34 @@ def read_run(out: str | Path) -> dict:
         return kept
 
 
+def copy_weights(source: Network, target: Network) -> None:
+    """Copy a trained network's weights, matched by names that are the same with and without a v-branch.
+
+    What the source does not have keeps its initial values; a warning names it. Raises ValueError where nothing fits.
+    """
+    for name in ("predict", "noise_scale"):
+        there, here = getattr(source.config, name), getattr(target.config, name)
+        if there != here:
+            raise ValueError(f"init has net.{name} = {there!r}, this run {here!r}: its outputs mean something else.")
+    theirs, own = common_names(source), common_names(target)
+    fits = [name for name, tensor in own.items() if name in theirs and theirs[name].shape == tensor.shape]
+    if not any("blocks" in name for name in fits):
+        raise ValueError(f"init holds a {source.config.kind} network of other sizes: none of its blocks fit this one.")
+    with torch.no_grad():
+        for name in fits:
+            own[name].copy_(theirs[name])
+    if left := sorted({name.split(".")[0] for name in own if name not in fits}):
+        warnings.warn(
+            f"init does not have, or not in this shape: {', '.join(left)}; they start untrained.", stacklevel=4
+        )
+
+
+def common_names(net: Network) -> dict[str, torch.Tensor]:
+    """A network's tensors by names that do not depend on its v-branch: u_heads are numbered after shared_blocks."""
+    shared = net.config.depth - (net.config.v_depth or 0)
+    return {without_branch(name, shared): tensor for name, tensor in net.state_dict().items()}
+
+
 def load_network(out: str | Path, device: torch.device | str | None = None, ema: int = 0) -> Network:
     """The EMA network of a run, from its newest checkpoint; ema: which of several decays.
 
@@ -217,11 +247,10 @@ def load_network(out: str | Path, device: torch.device | str | None = None, ema:
     run = read_run(out)
     recipe = Recipe.from_json(json.dumps(run["recipe"]))
     net = build(recipe.net, run["shape"], run["num_classes"])
-    tensors, _ = checkpoint.load(newest)
-    prefix = f"ema{ema or ''}/"
-    if not any(k.startswith(prefix) for k in tensors):
+    tensors, _ = checkpoint.load(newest, checkpoint.average(ema))
+    if not tensors:
         raise ValueError(f"{out} has no average number {ema}: its recipe has {len(recipe.decays())}.")
-    net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    net.load_state_dict({k.partition("/")[2]: v for k, v in tensors.items()})
     return net.to(device).eval().requires_grad_(False)
 
 

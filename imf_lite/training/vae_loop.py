@@ -98,7 +98,7 @@ def train_vae(images: Tensor, recipe: VAERecipe, perceptual_net, out: str | Path
         torch._foreach_lerp_(average, weights, 1 - recipe.ema)
         state.step, state.images = state.step + 1, state.images + len(x)
         if state.step % recipe.save_every == 0 or state.step == recipe.steps:
-            checkpoint.save(out / "checkpoints", state)
+            checkpoint.write(out / "checkpoints", state.tensors(), state.counters())
         yield state.step, float(loss.detach())
     state.ema.save_pretrained(out / "vae")  # type: ignore[operator]  # an AutoencoderKL
 

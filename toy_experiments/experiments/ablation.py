@@ -107,7 +107,7 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
     done = out / "row.json"
     if done.exists() and (result := json.loads(done.read_text()))["code"] == training.fingerprint():
         return result
-    for _ in training.train(chosen, out, device="cpu", compile=steps >= 500):
+    for _ in training.train(chosen, out, device="cpu", compile="whole" if steps >= 500 else "no"):
         pass
     evaluator, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
     records = training.read_metrics(out)

@@ -115,7 +115,11 @@ def run_plane(seed: int, steps: int, folder: Path) -> list[dict]:
     torch.set_num_threads(1)
     out = folder / f"plane-{seed}"
     for _ in training.train(
-        plane_guided(seed=seed, steps=steps), out, load_classes(seed=seed), "cpu", compile=steps >= 500
+        plane_guided(seed=seed, steps=steps),
+        out,
+        load_classes(seed=seed),
+        "cpu",
+        compile="whole" if steps >= 500 else "no",
     ):
         pass
     arrays = {k: v.half().numpy() for k, v in training.load_network(out, "cpu").state_dict().items()}

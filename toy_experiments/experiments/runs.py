@@ -136,7 +136,7 @@ def follow(recipe: Recipe, out: Path, make_evaluator: Callable, every: int):
     """Train a recipe on one thread, compiled where that pays, and measure one-step quality every so many updates."""
     torch.set_num_threads(1)
     evaluator, record = None, None
-    for record in training.train(recipe, out, device="cpu", compile=recipe.steps >= 500):
+    for record in training.train(recipe, out, device="cpu", compile="whole" if recipe.steps >= 500 else "no"):
         if record.step % every == recipe.log_every:  # just after a checkpoint
             evaluator = evaluator or make_evaluator()
             measure_newest(evaluator, out, record.step // every * every)
