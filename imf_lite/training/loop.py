@@ -46,7 +46,7 @@ SKIPPED_AT_MOST = 10
 """updates left out in a row, with on_non_finite="skip", before the run stops after all"""
 
 
-BLOCKS_PAY, WHOLE_PAYS = 150, 20_000
+BLOCKS_PAY, WHOLE_PAYS = 150, 10_000
 """updates after which compiling by blocks, and compiling the whole loss, are ahead (measured on CPUs: docs/speed.md)"""
 
 

@@ -28,7 +28,7 @@ from ..tables import RESULTS
 UPDATES = 20  # by 40, rounding alone has grown to 1e-2 on the digits
 TOLERANCE = 1e-3  # relative: another machine, another order of sums
 PATH = RESULTS / "behaviour.json"
-ON_DIGITS = {"data": "digits", "net": {"width": 48, "depth": 3, "v_depth": 1, "patch": 2, "bottleneck": 3}}
+ON_DIGITS = {"data": "digits", "lr": 2e-3, "net": {"width": 48, "depth": 3, "v_depth": 1, "patch": 2, "bottleneck": 3}}
 RUNS = {
     "plane-mf": lambda: plane("mf"),
     "plane-boundary": lambda: plane("boundary"),
