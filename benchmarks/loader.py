@@ -42,12 +42,12 @@ def synthetic(folder: Path, count: int) -> Data:
     }
     fitted = {"mean": [0.0] * 4, "std": [1.0] * 4}
     (folder / "meta.json").write_text(json.dumps({"about": about, "fitted": fitted, "sha256": {}}))
-    return Data(cache.load(folder, "imf")[0], None, 1000)
+    return Data(cache.load(folder, "fitted")[0], None, 1000)
 
 
 def rate(data: Data, threads: int, seconds: float, size: int) -> float:
     """Samples a second of batches of `size`."""
-    recipe = recipes.get("imagenet_imf_b2", batch=size)
+    recipe = recipes.get("imagenet_imf_b2", batch=size, parts=1)
     jobs = (partial(batch, recipe, data, step, 0) for step in range(10**9))
     batches = ahead(jobs, threads)
     for _ in islice(batches, threads + 1):
@@ -74,7 +74,7 @@ def main(
         count: samples of the synthetic cache.
     """
     with tempfile.TemporaryDirectory() as folder:
-        source = load(data, "imf") if data else synthetic(Path(folder), count)
+        source = load(data, "fitted") if data else synthetic(Path(folder), count)
         for number in threads:
             print(f"{number} threads: {rate(source, number, seconds, batch):8,.0f} samples/s", flush=True)
 

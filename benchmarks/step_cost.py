@@ -1,7 +1,7 @@
 """What a training step costs: flow matching, MF and iMF, ours against the published algorithm.
 
     python -m benchmarks.step_cost                 # the MLP, the digits' transformer and B/2: about ten minutes
-    python -m benchmarks.step_cost --networks digits --methods "iMF, v-head, guided" --compiled
+    python -m benchmarks.step_cost --networks digits --methods "iMF, v-head, guided" --compiled blocks whole
     python -m benchmarks.step_cost --networks b2 --batch 64 --device cuda --precision tf32
 
 A step is loss and backward; the optimiser is the same for all. Variants of a row take turns in one
@@ -17,7 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import tyro
@@ -29,6 +29,7 @@ from imf_lite import guidance
 from imf_lite.configs import PRESETS, DiTConfig, DrawConfig, Fixed, Flexible, MLPConfig, NetConfig
 from imf_lite.draws import Draws, draw
 from imf_lite.networks import build
+from imf_lite.networks.compiled import compile_blocks
 from imf_lite.objective import Objective
 from imf_lite.recipes import override
 from imf_lite.system.rng import generator
@@ -149,15 +150,20 @@ def counted(case: Case, row: Method, step: str) -> float:
     return counter.get_total_flops()
 
 
-def timed(case: Case, rows: list[str], repeats: int, compiled: bool, device: str) -> dict[tuple[str, str], list[float]]:
-    """Seconds of every variant, `repeats` turns; a first, untimed one warms up (and compiles)."""
+def timed(
+    case: Case, rows: list[str], repeats: int, compiled: tuple[str, ...], device: str
+) -> dict[tuple[str, str], list[float]]:
+    """Seconds of every variant, `repeats` turns, after a first one that warms up, and compiles: it is printed."""
     variants = {}
     for name in rows:
         for step in STEPS if METHODS[name].method != "fm" else ("ours",):
             loss, draws = setup(case, METHODS[name], step, device)
             variants[name, step] = (loss, draws)
-            if compiled and step == "ours" and name != "FM":
-                variants[name, "compiled"] = (torch.compile(loss, dynamic=False), draws)
+        for how in compiled if METHODS[name].method != "fm" else ():
+            loss, draws = setup(case, METHODS[name], "ours", device)
+            if how == "blocks":
+                compile_blocks(loss.net)
+            variants[name, how] = (loss if how == "blocks" else torch.compile(loss, dynamic=False), draws)
     seconds = {key: [] for key in variants}
     for turn in range(repeats + 1):
         for key, (loss, draws) in variants.items():
@@ -165,6 +171,8 @@ def timed(case: Case, rows: list[str], repeats: int, compiled: bool, device: str
             took = once(loss, draws)
             if turn:
                 seconds[key].append(took)
+            elif key[1] in compiled:
+                print(f"{key[0]}, compiled ({key[1]}): the first step takes {took:.0f} s", flush=True)
     return seconds
 
 
@@ -191,13 +199,15 @@ def ratio(a: list[float], b: list[float]) -> str:
     return f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})"
 
 
-def table(case: Case, methods: tuple[str, ...], repeats: int, compiled: bool, memory: bool, device: str) -> str:
+def table(
+    case: Case, methods: tuple[str, ...], repeats: int, compiled: tuple[str, ...], memory: bool, device: str
+) -> str:
     """The Markdown table of one network."""
     rows = ["FM", *(row for row in methods if row != "FM")]
     seconds = timed(case, rows, repeats, compiled, device)
     fm, base = seconds["FM", "ours"], counted(case, METHODS["FM"], "ours")
     head = ["", "ours, ms", "in FM steps", "counted", "published / ours", "counted", "plain port / ours", "counted"]
-    head += ["plain port, eager / ours, compiled"] if compiled else []
+    head += [f"plain port, eager / ours, compiled ({how})" for how in compiled]
     head += ["peak memory, ours / plain port"] if memory else []
     lines = ["| " + " | ".join(head) + " |"]
     lines.append("|---" * len(head) + "|")
@@ -210,8 +220,8 @@ def table(case: Case, methods: tuple[str, ...], repeats: int, compiled: bool, me
                 cells += ["", ""]
             else:
                 cells += [ratio(seconds[row, step], ours), f"{work[step] / work['ours']:.2f}"]
-        if compiled:
-            cells.append("" if method.method == "fm" else ratio(seconds[row, "plain"], seconds[row, "compiled"]))
+        for how in compiled:
+            cells.append("" if method.method == "fm" else ratio(seconds[row, "plain"], seconds[row, how]))
         if memory:
             share = method.method != "fm" and peak(case, method, "ours", device) / peak(case, method, "plain", device)
             cells.append(f"{share:.2f}" if share else "")
@@ -223,7 +233,7 @@ def main(
     networks: tuple[str, ...] = tuple(CASES),
     methods: tuple[str, ...] = tuple(METHODS),
     repeats: int = 7,
-    compiled: bool = False,
+    compiled: tuple[Literal["blocks", "whole"], ...] = (),
     memory: bool = True,
     threads: int = 1,
     batch: int | None = None,
@@ -236,7 +246,7 @@ def main(
         networks: plane, digits, b2.
         methods: rows of the table; flow matching is always one.
         repeats: timed turns.
-        compiled: time our step under torch.compile, too.
+        compiled: time our step compiled by blocks, or as a whole, too.
         memory: measure peak memory, too.
         threads: of the CPU.
         batch: instead of each network's own.

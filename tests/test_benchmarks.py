@@ -6,7 +6,7 @@ from helpers import drawn, network
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import loader, loop, sampling, step_cost
+from benchmarks import checkpoint, loader, loop, sampling, step_cost
 from benchmarks.reference_step import ReferenceStep
 from imf_lite import guidance
 from imf_lite.configs import DiTConfig, Fixed, Flexible
@@ -101,6 +101,8 @@ def test_the_benchmarks_run(capsys):
     assert "64 NFE" in capsys.readouterr().out
     loader.main(threads=(0, 2), seconds=0.05, batch=10, count=50)
     assert "2 threads:" in capsys.readouterr().out
+    checkpoint.main(parameters=1000)
+    assert "training stands still" in capsys.readouterr().out
     loop.main(steps=3)
     assert "of it the loop" in capsys.readouterr().out
 
