@@ -41,7 +41,7 @@ family: $(READY)  ## MF, iMF and their relatives on the same draws: 20 minutes
 fashion: $(READY)  ## Fashion-MNIST from scratch: about four hours
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.fashion
 
-pixels: $(READY)  ## u- against x-prediction, in the plane and on Fashion-MNIST's pixels: about four hours
+pixels: $(READY)  ## u- against x-prediction, in the plane and on Fashion-MNIST's pixels: about an hour and a half
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.pixels
 
 book: $(VENV)/.ready-book  ## all lessons and docs as a site, with the live page: two minutes, needs npm

@@ -91,7 +91,7 @@ ANSWERS = {  # name: (right, a typical mistake, what is said of the mistake)
     ),
     "09.1": (0.0125, 0.0, "without the clip"),
     "09.2": (lambda t: max(0, 1 - t / 0.05) ** 2, lambda t: max(0, 1 - t / 0.05), "is its square"),
-    "09.3": (lambda D, t: D - 2, lambda D, t: 0, "it lies in the plane"),
+    "09.3": (lambda D, w: max(0, D - 2 - w) ** 0.5, lambda D, w: max(0, D - 2 - w), "its square"),
 }
 
 

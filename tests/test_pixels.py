@@ -662,6 +662,7 @@ def test_the_experiment_adds_trainings_to_its_tables(tmp_path, little_fashion, m
     score = {"fid": 9.0, "kid": 1.0, "precision": 0.5, "recall": 0.5, "agreement": 0.5, "floor": {"fid": 1.0}}
     monkeypatch.setattr(experiment, "StoredEvaluator", lambda *_: lambda net, *_, **__: score)  # tested elsewhere
     main = partial(experiment.main, plane_steps=3, steps=2, out=tmp_path / "out", work=tmp_path / "work")
+    monkeypatch.setattr(experiment, "TRAININGS", {"fashion_pixels_u": 2, "fashion_pixels_mf": 1})
     main(seeds=1, only=("fashion_pixels_u",), which=(0, 1))
     plane = read_table(tmp_path / "out" / "pixels-plane.csv")
     assert [(r["dims"], r["predict"]) for r in plane] == [(2, "u"), (2, "x"), (8, "u"), (8, "x")]

@@ -11,7 +11,6 @@ from imf_lite.configs import T_CLIP
 from imf_lite.networks.base import velocity_from
 from imf_lite.system.rng import generator
 
-from ..ground_truth.datasets import EIGHT
 from .answers import call, compare, exercise, numbers
 
 TIMES = (0.01, 0.03, 0.2)
@@ -52,20 +51,20 @@ def punished(answer: Any) -> str:
 
 
 @exercise("09.3")
-def outside(answer: Any) -> str:
-    """A function (D, t) -> the mean squared length of the best u outside the plane of the data, at r = t."""
+def left_outside(answer: Any) -> str:
+    """A function (D, w) -> the smallest distance from the plane (root mean square) of one-step samples by u."""
     g, n = generator("cpu", 9), 20_000
-    cases, truth = [(D, t) for D in (3, 16, 64) for t in (0.2, 0.9)], []
-    for D, t in cases:
-        frame = torch.linalg.qr(torch.randn(D, 2, generator=g))[0]
-        z = (1 - t) * EIGHT.sample(n, g) @ frame.T + t * torch.randn(n, D, generator=g)
-        best = z / t - (z @ frame) @ frame.T / t  # outside, z is noise alone, and x is 0
-        truth.append(float(best.square().sum(1).mean()))
-    found = numbers([call(answer, D, t, kind=(float, int, Tensor)) for D, t in cases], len(cases))
+    cases, truth = [(20, 8), (128, 96), (16, 16)], []
+    for D, w in cases:
+        e = torch.randn(n, D - 2, generator=g)  # outside the plane one step leaves e - u
+        passed = torch.zeros(D - 2)
+        passed[:w] = 1  # any subspace of w dimensions is as good as another
+        truth.append(float((e - e * passed).square().sum(1).mean().sqrt()))
+    found = numbers([call(answer, D, w, kind=(float, int, Tensor)) for D, w in cases], len(cases))
     mistakes = {
-        "that is the squared length of z outside the plane; u is its rate.": [t**2 * (D - 2) for D, t in cases],
-        "the data's plane has two of the D dimensions.": [D for D, _ in cases],
-        "that is the best image's: it lies in the plane.": [0 for _ in cases],
+        "that is its square.": [max(0, D - 2 - w) for D, w in cases],
+        "the data's plane has two of the D dimensions.": [max(0, D - w) ** 0.5 for D, w in cases],
+        "so it would be if the network gave nothing at all.": [(D - 2) ** 0.5 for D, _ in cases],
+        "so it would be if w were at least D - 2.": [0 for _ in cases],
     }
-    then = "The best image has 0 there, so only u's output must carry numbers that grow with D."
-    return compare(found, truth, mistakes, 0.03, then)
+    return compare(found, truth, mistakes, 0.02, "At D = 128 and w = 96 that is the square root of 30, 5.48.")

@@ -36,7 +36,7 @@ from .runs import Job, curve, follow, loss_summary, map_jobs, plane
 
 DIMS = (2, 8, 32, 128)
 POINTS = "eight_gaussians"
-TRAININGS = {"fashion_pixels": 2, "fashion_pixels_u": 2, "fashion_pixels_mf": 1, "fashion_pixels_guided": 1}
+TRAININGS = {"fashion_pixels": 2, "fashion_pixels_u": 2}
 """how often each recipe is trained, by seeds 0, 1, ..."""
 SHIPPED = "fashion_pixels"
 SHOWN, CURVE_EVERY = 8, 1000

@@ -48,7 +48,7 @@ Each claim of MeanFlow (MF, arXiv 2505.13447) and improved MeanFlow (iMF, arXiv 
 them: the paper's number (**quoted**), what was measured here, where that is checked, and the command for full scale.
 `python -m toy_experiments.report.claims` writes this file from `toy_experiments/results`; a test fails when they
 differ. `make claims` repeats every experiment behind it (three to four hours on two CPU cores), `make fashion` those on
-Fashion-MNIST (about four hours), `make pixels` those on pixels (about two hours); all resume after an interruption.
+Fashion-MNIST (about four hours), `make pixels` those on pixels (an hour and a half); all resume after an interruption.
 
 *Code* is "same" if the method, the networks and their configurations are those that were measured, or give the same
 first 20 updates of every kind of run (`python -m toy_experiments.report.behaviour`). *Trainings* is the number of
