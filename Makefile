@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo lab test test-lowest lint claims family fashion pixels book test-browser
+.PHONY: help demo lab test test-lowest lint claims family fashion pixels gpu book test-browser
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
@@ -43,6 +43,9 @@ fashion: $(READY)  ## Fashion-MNIST from scratch: about four hours
 
 pixels: $(READY)  ## u- against x-prediction, in the plane and on Fashion-MNIST's pixels: about an hour and a half
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.pixels
+
+gpu: $(READY)  ## does training work on this machine's GPUs, and how fast? (without one: the same at toy size)
+	$(BIN)/python -m benchmarks.acceptance
 
 book: $(VENV)/.ready-book  ## all lessons and docs as a site, with the live page: two minutes, needs npm
 	OMP_NUM_THREADS=1 $(BIN)/python docs/assets.py

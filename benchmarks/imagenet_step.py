@@ -18,6 +18,7 @@ import tyro
 from imf_lite import guidance, recipes, training
 from imf_lite.draws import draw
 from imf_lite.networks import build
+from imf_lite.networks.compiled import compile_blocks
 from imf_lite.objective import Objective
 from imf_lite.system import devices
 from imf_lite.system.devices import matmul_precision
@@ -29,21 +30,30 @@ CLASSES = 1000
 SAME = ("device", "recipe", "precision", "compiled", "batch")
 
 
-def measure(name: str, precision: str, compile: bool, batch: int, steps: int, device: torch.device) -> dict:
+def measure(
+    name: str, precision: str, compile: str, batch: int, steps: int, device: torch.device, changes: dict | None = None
+) -> dict:
     """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones.
 
-    Without pMF's perceptual term, whose files may not be there.
+    compile: "no", "blocks" or "whole". changes: of the recipe. Without pMF's perceptual term, whose files may not be
+    there. The loss is that of the first update, of the same weights and draws for every variant.
     """
-    recipe = recipes.get(name, precision=precision)
+    recipe = recipes.get(name, precision=precision, **(changes or {}))
     torch._dynamo.reset()  # what the last variant compiled goes, and its memory
     shape = (3, 256, 256) if recipe.data == "imagenet_pixels" else (4, 32, 32)
-    net = build(recipe.net, shape, CLASSES).to(device)
+    net = build(recipe.net, shape, CLASSES)
+    for p in net.parameters():  # at zero gates every variant has the same loss
+        p.data += 0.02 * torch.randn(p.shape, generator=generator("cpu", 1))
+    net = net.to(device)
     rule = guidance.rule(recipe.method, recipe.guidance)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, bf16=precision == "bf16")
-    loss = torch.compile(objective, dynamic=False) if compile else objective
+    if compile == "blocks":
+        compile_blocks(net)
+    loss = torch.compile(objective, dynamic=False) if compile == "whole" else objective
     optimizer = checkpoint.make_optimizer(recipe, net)
-    x, y = torch.randn(batch, *shape, device=device), torch.arange(batch, device=device) % CLASSES
-    cuda, seconds = device.type == "cuda", []
+    x = torch.randn(batch, *shape, generator=generator("cpu", 2)).to(device)
+    y = torch.arange(batch, device=device) % CLASSES
+    cuda, seconds, losses = device.type == "cuda", [], []
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     for k in range(steps + 2):
@@ -51,7 +61,9 @@ def measure(name: str, precision: str, compile: bool, batch: int, steps: int, de
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         with matmul_precision(precision):
-            loss(draws).loss.backward()
+            made = loss(draws).loss
+            made.backward()
+            losses.append(made.detach())
         optimizer.step()
         if cuda:
             torch.cuda.synchronize()
@@ -63,10 +75,12 @@ def measure(name: str, precision: str, compile: bool, batch: int, steps: int, de
         "device": where,
         "recipe": name,
         "precision": precision,
-        "compiled": int(compile),
+        "compiled": compile,
         "batch": batch,
         "images_per_s": pace,
         "share_of_peak": pace * flops.per_image(recipe, shape, CLASSES) / peak if peak else "",
+        "first_step_s": seconds[0],
+        "loss": float(losses[0]),
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else "",
         "torch": torch.__version__,
         "code": training.fingerprint(),
@@ -91,12 +105,14 @@ def main(
     """
     where = devices.pick_device(device)
     cuda = where.type == "cuda"
-    variants = [(p, c) for c in (False, True) for p in ("fp32", "tf32", "bf16")] if cuda else [("fp32", False)]
+    kinds = ("no", "blocks", "whole") if cuda else ("no", "blocks")
+    variants = [(p, c) for c in kinds for p in (("fp32", "tf32", "bf16") if cuda else ("fp32",))]
     path = out / "imagenet_step.csv"
     for name in names:
         for precision, compile in variants:
             row = measure(name, precision, compile, batch or (64 if cuda else 2), steps or (20 if cuda else 1), where)
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+            row = {k: v for k, v in row.items() if k not in ("first_step_s", "loss")}
             rows = read_table(path) if path.exists() else []
             write_table(path, [*(r for r in rows if any(r[k] != row[k] for k in SAME)), row])
     print(path)

@@ -1,12 +1,14 @@
 """The fast step is the published one: loss and every gradient, in every case that rows can be in."""
 
+import json
+
 import pytest
 import torch
 from helpers import drawn, network
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import checkpoint, loader, loop, sampling, step_cost
+from benchmarks import acceptance, checkpoint, loader, loop, sampling, step_cost
 from benchmarks.reference_step import ReferenceStep
 from imf_lite import guidance
 from imf_lite.configs import DiTConfig, Fixed, Flexible
@@ -105,6 +107,31 @@ def test_the_benchmarks_run(capsys):
     assert "training stands still" in capsys.readouterr().out
     loop.main(steps=3)
     assert "of it the loop" in capsys.readouterr().out
+
+
+def test_the_acceptance_runs_at_toy_size_says_what_it_leaves_out_and_goes_on(tmp_path, capsys, monkeypatch):
+    checks = ("tests", "step fp32 no", "step bf16 no", "loop", "export")
+    monkeypatch.setattr(acceptance, "in_a_process", acceptance.check)  # faster; by processes in the test below
+    acceptance.main(tmp_path, checks)
+    (path,) = tmp_path.glob("CPU-*.json")
+    results = json.loads(path.read_text())
+    assert {name: r["status"] for name, r in results.items()} == {
+        "tests": "not run", "step fp32 no": "ok", "step bf16 no": "not run", "loop": "ok", "export": "ok",
+    }  # fmt: skip
+    assert results["loop"]["found"]["resumed_after"] in (3, 6) and results["loop"]["found"]["losses_apart"] < 1e-6
+    assert "| tests | not run |" in capsys.readouterr().out
+    monkeypatch.setattr(acceptance, "CHECKS", {name: acceptance.CHECKS[name] for name in checks} | {"new": None})
+    with pytest.raises(SystemExit) as stop:
+        acceptance.main(tmp_path)
+    again = json.loads(path.read_text())
+    assert stop.value.code == 1 and again.pop("new")["status"] == "failed" and again == results  # nothing else was run
+
+
+def test_the_acceptance_compares_ranks_by_processes(tmp_path, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("make gpu does it")
+    acceptance.main(tmp_path, ("ranks",))
+    assert "| ranks | ok |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("row", [row for row, method in step_cost.METHODS.items() if method.method != "fm"])
