@@ -36,7 +36,7 @@ def measure(
     """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones.
 
     compile: "no", "blocks" or "whole". changes: of the recipe. Without pMF's perceptual term, whose files may not be
-    there. The loss is that of the first update, of the same weights and draws for every variant.
+    there. raw_u, the squared error, is that of the first update, of the same weights and draws for every variant.
     """
     recipe = recipes.get(name, precision=precision, **(changes or {}))
     torch._dynamo.reset()  # what the last variant compiled goes, and its memory
@@ -53,7 +53,7 @@ def measure(
     optimizer = checkpoint.make_optimizer(recipe, net)
     x = torch.randn(batch, *shape, generator=generator("cpu", 2)).to(device)
     y = torch.arange(batch, device=device) % CLASSES
-    cuda, seconds, losses = device.type == "cuda", [], []
+    cuda, seconds, raw = device.type == "cuda", [], []
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     for k in range(steps + 2):
@@ -61,9 +61,9 @@ def measure(
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         with matmul_precision(precision):
-            made = loss(draws).loss
-            made.backward()
-            losses.append(made.detach())
+            made = loss(draws)
+            made.loss.backward()
+            raw.append(made.raw_u)
         optimizer.step()
         if cuda:
             torch.cuda.synchronize()
@@ -80,7 +80,7 @@ def measure(
         "images_per_s": pace,
         "share_of_peak": pace * flops.per_image(recipe, shape, CLASSES) / peak if peak else "",
         "first_step_s": seconds[0],
-        "loss": float(losses[0]),
+        "raw_u": float(raw[0].mean()),
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else "",
         "torch": torch.__version__,
         "code": training.fingerprint(),
@@ -112,7 +112,7 @@ def main(
         for precision, compile in variants:
             row = measure(name, precision, compile, batch or (64 if cuda else 2), steps or (20 if cuda else 1), where)
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-            row = {k: v for k, v in row.items() if k not in ("first_step_s", "loss")}
+            row = {k: v for k, v in row.items() if k not in ("first_step_s", "raw_u")}
             rows = read_table(path) if path.exists() else []
             write_table(path, [*(r for r in rows if any(r[k] != row[k] for k in SAME)), row])
     print(path)
