@@ -270,3 +270,11 @@ def test_links_of_the_documentation_lead_somewhere():
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
             there = (path.parent / target).exists() or target.startswith("lessons/")  # pages of the book
             assert there, f"{path.name}: {target}"
+
+
+def test_the_shipped_weights_stay_small():
+    """All networks, the autoencoder and the classifier; not the features of the test split."""
+    weights = [
+        p for p in (ROOT / "imf_lite" / "pretrained").rglob("*.safetensors") if p.name != "reference.safetensors"
+    ]
+    assert len(weights) >= 10 and sum(p.stat().st_size for p in weights) < 12e6
