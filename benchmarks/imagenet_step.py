@@ -1,6 +1,6 @@
 """How fast full-size training is on this device: images per second, memory, share of peak, on random latents or pixels.
 
-    python -m benchmarks.imagenet_step                      # iMF B/2, eager and compiled, every precision
+    python -m benchmarks.imagenet_step                      # iMF B/2, eager and by blocks, every precision
     python -m benchmarks.imagenet_step --names imagenet_imf_xl2 --batch 64
 
 Prints a table and adds its rows to toy_experiments/results/imagenet_step.csv, which the ImageNet notebook's planner
@@ -75,7 +75,7 @@ def measure(
         "device": where,
         "recipe": name,
         "precision": precision,
-        "compiled": compile,
+        "compiled": int(compile != "no"),
         "batch": batch,
         "images_per_s": pace,
         "share_of_peak": pace * flops.per_image(recipe, shape, CLASSES) / peak if peak else "",
@@ -105,8 +105,7 @@ def main(
     """
     where = devices.pick_device(device)
     cuda = where.type == "cuda"
-    kinds = ("no", "blocks", "whole") if cuda else ("no", "blocks")
-    variants = [(p, c) for c in kinds for p in (("fp32", "tf32", "bf16") if cuda else ("fp32",))]
+    variants = [(p, c) for c in ("no", "blocks") for p in (("fp32", "tf32", "bf16") if cuda else ("fp32",))]
     path = out / "imagenet_step.csv"
     for name in names:
         for precision, compile in variants:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def average(k: int) -> str:
     return f"ema{k or ''}"
 
 
-class Writer:
+class Writer(AbstractContextManager):
     """Writes a run's checkpoints in a thread of its own, so that training waits for a copy and not for the disk.
 
     As a context manager it waits for the last one at the end.
@@ -207,9 +208,6 @@ class Writer:
         self.copies: dict[str, Tensor] = {}
         self.pool = ThreadPoolExecutor(1)
         self.running: Future | None = None
-
-    def __enter__(self) -> Writer:
-        return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         try:
@@ -235,9 +233,8 @@ class Writer:
 
     def wait(self) -> None:
         """Wait until what was saved is on the disk. Raises OSError where it could not be written."""
-        running, self.running = self.running, None
-        if running:
-            running.result()
+        if self.running:
+            self.running.result()
 
 
 def write(folder: Path, tensors: dict[str, Tensor], counters: dict[str, Any], keep: int = 2) -> Path:
@@ -283,8 +280,7 @@ def go_on(path: Path) -> str:
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint of a folder, or None."""
-    checkpoints = paths(folder)
-    return checkpoints[-1] if checkpoints else None
+    return next(reversed(paths(folder)), None)
 
 
 def step_of(folder: Path) -> int:
