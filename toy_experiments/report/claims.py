@@ -19,6 +19,7 @@ from . import behaviour
 from .measured import (
     better,
     digits_spread,
+    digits_table,
     every_omega,
     fashion_guided,
     fashion_many,
@@ -29,13 +30,11 @@ from .measured import (
     interval_helps,
     last,
     modern_blocks,
-    pick,
     plane_course,
     plane_spread,
     predicted_in_pixels,
     predicted_in_space,
     spikes,
-    spread,
     token_counts,
     tokens_or_adaln,
     widths,
@@ -277,17 +276,6 @@ def row(claim: Claim) -> str:
 def text() -> str:
     """CLAIMS.md."""
     return HEAD + "".join(map(row, CLAIMS))
-
-
-def digits_table() -> str:
-    """The README's table: FM, MF and iMF on the digits."""
-    names = {"fm": "FM along its own `v`", "mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
-    lines = ["| | excess FID, 1 evaluation | 2 | 4 | 64 | recall, 1 | class as asked, 1 | spread |", "|---" * 8 + "|"]
-    for variant, name in names.items():
-        rows = pick("digits", variant=variant)
-        other = [spread([r[column] for r in rows]) for column in ("recall1", "agreement1", "spread")]
-        lines.append(f"| {name} | " + " | ".join([*(fid(variant, k) for k in (1, 2, 4, 64)), *other]) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def with_table(readme: str) -> str:

@@ -254,3 +254,14 @@ def predicted_in_pixels() -> str:
         f"{k} {spread(pixels(name, 1))}, class as asked {spread(pixels(name, 1, 'agreement'))}"
         for k, name in names.items()
     )
+
+
+def digits_table() -> str:
+    """The README's table: FM, MF and iMF on the digits."""
+    names = {"fm": "FM along its own `v`", "mf": "MF", "boundary": "iMF, boundary", "head": "iMF, v-head"}
+    lines = ["| | excess FID, 1 evaluation | 2 | 4 | 64 | recall, 1 | class as asked, 1 | spread |", "|---" * 8 + "|"]
+    for variant, name in names.items():
+        rows = pick("digits", variant=variant)
+        other = [spread([r[column] for r in rows]) for column in ("recall1", "agreement1", "spread")]
+        lines.append(f"| {name} | " + " | ".join([*(fid(variant, k) for k in (1, 2, 4, 64)), *other]) + " |")
+    return "\n".join(lines) + "\n"
