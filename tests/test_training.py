@@ -214,9 +214,7 @@ def test_the_compiled_loss_is_one_graph(kind, method):
 
 @pytest.mark.parametrize("what", ["whole", "blocks"])
 def test_compiled_training_is_the_same_training(tmp_path, monkeypatch, what):
-    monkeypatch.setattr(
-        training.loop, "compile_blocks", partial(compile_blocks, backend="eager")
-    )  # else: test_compiled
+    monkeypatch.setattr(training.loop, "compile_blocks", partial(compile_blocks, backend="eager"))
     eager = steps(tiny(), tmp_path / "eager", device="cpu")
     compiled = steps(tiny(), tmp_path / "compiled", device="cpu", compile=what)
     torch.testing.assert_close(torch.tensor(compiled), torch.tensor(eager), rtol=1e-4, atol=0)
