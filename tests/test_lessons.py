@@ -78,7 +78,9 @@ def test_a_lesson_installs_the_package_and_runs_in_an_empty_folder(elsewhere):
 
     lesson, original = empty / "lesson.ipynb", ROOT / "notebooks" / "01_from_velocity_to_average_velocity.ipynb"
     lesson.write_text(original.read_text().replace(f"git+{REPOSITORY}", wheel.as_uri()))
-    execute = "import nbformat, nbclient, sys; nbclient.NotebookClient(nbformat.read(sys.argv[1], 4)).execute()"
+    execute = (
+        "import nbformat, nbclient, sys; nbclient.NotebookClient(nbformat.read(sys.argv[1], 4), timeout=300).execute()"
+    )
     done = subprocess.run([python, "-c", execute, lesson], **run)
     assert not done.returncode, done.stderr[-3000:]
     where = subprocess.run([python, "-c", "import imf_lite; print(imf_lite.__file__)"], **run).stdout
