@@ -16,22 +16,31 @@ import torch
 import tyro
 
 from imf_lite import guidance, recipes, training
+from imf_lite.configs import Compile
 from imf_lite.draws import draw
 from imf_lite.networks import build
-from imf_lite.networks.compiled import compile_blocks
 from imf_lite.objective import Objective
 from imf_lite.system import devices
 from imf_lite.system.devices import matmul_precision
 from imf_lite.system.rng import generator
 from imf_lite.training import checkpoint, flops
+from imf_lite.training.loop import as_trained
 from toy_experiments.tables import RESULTS, read_table, write_table
+
+from .step_cost import leave_zero
 
 CLASSES = 1000
 SAME = ("device", "recipe", "precision", "compiled", "batch")
 
 
 def measure(
-    name: str, precision: str, compile: str, batch: int, steps: int, device: torch.device, changes: dict | None = None
+    name: str,
+    precision: str,
+    compile: Compile,
+    batch: int,
+    steps: int,
+    device: torch.device,
+    changes: dict | None = None,
 ) -> dict:
     """One variant: median seconds of an update (loss, backward, optimiser) after two untimed ones.
 
@@ -42,18 +51,15 @@ def measure(
     torch._dynamo.reset()  # what the last variant compiled goes, and its memory
     shape = (3, 256, 256) if recipe.data == "imagenet_pixels" else (4, 32, 32)
     net = build(recipe.net, shape, CLASSES)
-    for p in net.parameters():  # at zero gates every variant has the same loss
-        p.data += 0.02 * torch.randn(p.shape, generator=generator("cpu", 1))
+    leave_zero(net, generator("cpu", 1))
     net = net.to(device)
     rule = guidance.rule(recipe.method, recipe.guidance)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, bf16=precision == "bf16")
-    if compile == "blocks":
-        compile_blocks(net)
-    loss = torch.compile(objective, dynamic=False) if compile == "whole" else objective
+    loss = as_trained(objective, compile)
     optimizer = checkpoint.make_optimizer(recipe, net)
     x = torch.randn(batch, *shape, generator=generator("cpu", 2)).to(device)
     y = torch.arange(batch, device=device) % CLASSES
-    cuda, seconds, raw = device.type == "cuda", [], []
+    cuda, seconds, raw_u = device.type == "cuda", [], None
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     for k in range(steps + 2):
@@ -63,7 +69,7 @@ def measure(
         with matmul_precision(precision):
             made = loss(draws)
             made.loss.backward()
-            raw.append(made.raw_u)
+        raw_u = made.raw_u.mean() if raw_u is None else raw_u
         optimizer.step()
         if cuda:
             torch.cuda.synchronize()
@@ -80,7 +86,7 @@ def measure(
         "images_per_s": pace,
         "share_of_peak": pace * flops.per_image(recipe, shape, CLASSES) / peak if peak else "",
         "first_step_s": seconds[0],
-        "raw_u": float(raw[0].mean()),
+        "raw_u": float(raw_u),
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else "",
         "torch": torch.__version__,
         "code": training.fingerprint(),

@@ -112,13 +112,17 @@ def test_the_benchmarks_run(capsys):
 def test_the_acceptance_runs_at_toy_size_says_what_it_leaves_out_and_goes_on(tmp_path, capsys, monkeypatch):
     checks = ("tests", "step fp32 no", "step bf16 no", "loop", "export")
     monkeypatch.setattr(acceptance, "in_a_process", acceptance.check)  # faster; by processes in the test below
+    monkeypatch.setattr(acceptance, "GPU", False)  # at toy size on every machine
+    monkeypatch.setattr(acceptance, "DEVICE", "cpu")
+    monkeypatch.setattr(acceptance, "UPDATES", 12)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the process that it starts
     acceptance.main(tmp_path, checks)
     (path,) = tmp_path.glob("CPU-*.json")
     results = json.loads(path.read_text())
     assert {name: r["status"] for name, r in results.items()} == {
         "tests": "not run", "step fp32 no": "ok", "step bf16 no": "not run", "loop": "ok", "export": "ok",
     }  # fmt: skip
-    assert results["loop"]["found"]["resumed_after"] in (3, 6) and results["loop"]["found"]["losses_apart"] < 1e-6
+    assert results["loop"]["found"]["resumed_after"] in (3, 6) and results["loop"]["found"]["differ_by"] < 1e-6
     assert "| tests | not run |" in capsys.readouterr().out
     monkeypatch.setattr(acceptance, "CHECKS", {name: acceptance.CHECKS[name] for name in checks} | {"new": None})
     with pytest.raises(SystemExit) as stop:
@@ -127,11 +131,18 @@ def test_the_acceptance_runs_at_toy_size_says_what_it_leaves_out_and_goes_on(tmp
     assert stop.value.code == 1 and again.pop("new")["status"] == "failed" and again == results  # nothing else was run
 
 
-def test_the_acceptance_compares_ranks_by_processes(tmp_path, capsys):
-    if torch.cuda.is_available():
-        pytest.skip("make gpu does it")
+def test_the_acceptance_compares_ranks_by_processes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that the processes use gloo on every machine
     acceptance.main(tmp_path, ("ranks",))
     assert "| ranks | ok |" in capsys.readouterr().out
+
+
+def test_the_acceptance_sees_a_run_that_goes_on_differently():
+    row = {"raw_u_neq": 1.0, "grad_norm": 2.0}
+    assert acceptance.apart([row], [row], 0.0) == 0
+    for key in row:
+        with pytest.raises(RuntimeError, match=r"differ by 1\.0e-02"):
+            acceptance.apart([row | {key: 1.01 * row[key]}], [row], 1e-3)
 
 
 @pytest.mark.parametrize("row", [row for row, method in step_cost.METHODS.items() if method.method != "fm"])

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from helpers import tiny
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -141,6 +142,15 @@ def test_a_part_is_read_alone_and_checked_alone(tmp_path):
         checkpoint.load(path)
     with pytest.raises(CheckpointError, match="is damaged"):
         checkpoint.load(path, "optimizer")
+
+
+def test_names_without_a_slash_are_one_part(tmp_path):
+    """A network's own file has hundreds of such names; a checksum of each would only make its header long."""
+    path, tensors = tmp_path / "x.safetensors", {"a.weight": torch.randn(3), "b.weight": torch.randn(3)}
+    files.write_tensors(path, tensors)
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["parts"]).keys() == {""}
+    assert files.read_tensors(path)[0].keys() == files.read_tensors(path, "")[0].keys() == tensors.keys()
 
 
 def test_a_file_with_one_checksum_for_all_is_still_read(tmp_path):

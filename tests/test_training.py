@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from functools import partial
 
 import pytest
@@ -73,6 +74,22 @@ def test_changed_code_is_pointed_out(tmp_path):
     with pytest.warns(UserWarning, match="code"):
         steps(tiny(), tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["code"] == "other"  # what began the run stays on record
+
+
+def test_a_stop_names_a_checkpoint_that_was_still_being_written(tmp_path, monkeypatch):
+    """A slow disk, and no record between the checkpoint of update 3 and the gradient of update 5."""
+    written = checkpoint.write_tensors
+    monkeypatch.setattr(checkpoint, "write_tensors", lambda *args: (time.sleep(1), written(*args)))
+    losses = iter([1, 1, 1, 1, math.nan])
+    forward = Objective.forward
+
+    def poisoned(self, draws):
+        step = forward(self, draws)
+        return step._replace(loss=step.loss * next(losses))
+
+    monkeypatch.setattr(Objective, "forward", poisoned)
+    with pytest.raises(NonFiniteError, match=r"Last good checkpoint: .*step-000000003.safetensors"):
+        steps(tiny(log_every=100), tmp_path)
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, monkeypatch):

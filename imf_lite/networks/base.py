@@ -14,7 +14,7 @@ Need = Literal["uv", "u", "v"]
 
 
 def call(block: nn.Module, *inputs: Tensor) -> Tensor:
-    """block(*inputs): how a network runs its blocks, unless regional.compile_blocks says otherwise."""
+    """block(*inputs): how a network runs its blocks, unless something of compiled.py takes its place."""
     return block(*inputs)
 
 

@@ -39,7 +39,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], counters: dict[str, An
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         parts = json.dumps(
-            {part: digest(of_part(tensors, part)) for part in sorted({k.partition("/")[0] for k in tensors})}
+            {part: digest(of_part(tensors, part)) for part in sorted({part_of(name) for name in tensors})}
         )
         save_file(tensors, temporary, {"counters": text, "parts": parts, "sha256": digest({}, text + parts)})
         replace(temporary, path)
@@ -48,9 +48,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], counters: dict[str, An
         raise OSError(f"{path} cannot be written ({error}): make room, or choose another folder") from error
 
 
+def part_of(name: str) -> str:
+    """What stands before the first slash of a tensor's name, as in part/name; nothing where there is no slash."""
+    return name.partition("/")[0] if "/" in name else ""
+
+
 def of_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with the part's, as in part/name."""
-    return {k: v for k, v in tensors.items() if k.partition("/")[0] == part}
+    """The tensors of one part."""
+    return {name: tensor for name, tensor in tensors.items() if part_of(name) == part}
 
 
 def read_tensors(path: Path, part: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -63,7 +68,7 @@ def read_tensors(path: Path, part: str | None = None) -> tuple[dict[str, Tensor]
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             alone = part is not None and "parts" in header
-            wanted = [k for k in file.keys() if not alone or k.partition("/")[0] == part]  # noqa: SIM118 (not a dict)
+            wanted = [k for k in file.keys() if not alone or part_of(k) == part]  # noqa: SIM118 (not a dict)
             tensors = {k: file.get_tensor(k) for k in wanted}
     except Exception as error:  # safetensors raises its own, OSError, or UnicodeDecodeError: all mean the same
         raise DamagedFileError(path, str(error)) from error

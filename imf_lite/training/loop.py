@@ -44,8 +44,6 @@ from .runs import copy_weights, restore_or_begin
 
 SKIPPED_AT_MOST = 10
 """updates left out in a row, with on_non_finite="skip", before the run stops after all"""
-
-
 BLOCKS_PAY, WHOLE_PAYS = 150, 10_000
 """updates after which compiling by blocks, and compiling the whole loss, are ahead (measured on CPUs: docs/speed.md)"""
 
@@ -93,9 +91,8 @@ def train(
             "that name, and nothing for 'no'."
         )
     with locked(out) if ranks.first else nullcontext():
-        yield from run(
-            recipe, out, data, where, slope, compile, ranks, init, on_non_finite, stop, perceptual, recompute
-        )
+        how = pays(recipe) if compile == "auto" else compile
+        yield from run(recipe, out, data, where, slope, how, ranks, init, on_non_finite, stop, perceptual, recompute)
 
 
 def run(
@@ -108,16 +105,7 @@ def run(
     if init is not None:
         copy_weights(init, net)
     optimizer = checkpoint.make_optimizer(recipe, net)
-    rule = guidance.rule(recipe.method, recipe.guidance)
-    slope = slope or relatives.slope(recipe.derivative, recipe.derivative_share)
-    bf16, weight = recipe.precision == "bf16", recipe.perceptual_weight
-    objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16, perceptual, weight)
-    compile = pays(recipe) if compile == "auto" else compile
-    if compile == "blocks":
-        compile_blocks(net)
-    if recompute:
-        checkpoint_activations(net)
-    loss = ranks.wrap(objective, compile == "whole")
+    loss = as_trained(objective_of(recipe, net, slope, perceptual), compile, recompute, ranks)
     state = checkpoint.State(net, optimizer, recipe.decays())
     restore_or_begin(recipe, out, data, state, ranks, init, getattr(perceptual, "sha256", None))
 
@@ -132,18 +120,15 @@ def run(
     with writer, open(out / "metrics.jsonl", "a") if ranks.first else open(os.devnull, "w") as log:
         while state.step < recipe.steps:
             optimizer.zero_grad(set_to_none=True)
-            steps = []
-            for part in parts:
-                before = time.perf_counter()
-                samples = next(batches)
-                waited += time.perf_counter() - before
-                steps.append(backward(recipe, loss, samples, part, state.step, device, net.guided, ranks))
+            steps, seconds = accumulate(recipe, loss, batches, parts, state.step, device, net.guided, ranks)
+            waited += seconds
             gradients = cast(list[Tensor], [p.grad for p in weights])  # every weight has one
             # the one host read of a step that is not logged
             grad_norm = float(torch.nn.utils.get_total_norm(gradients))
             finite = math.isfinite(grad_norm)
             in_a_row = 0 if finite else in_a_row + 1
             if not finite and (on_non_finite == "stop" or in_a_row >= SKIPPED_AT_MOST):
+                writer.wait()  # the message names the newest checkpoint
                 stop_at(out, data, state.step, grad_norm, float(steps[-1].loss.detach()), ranks)
             if state.step == began:
                 ranks.assert_equal(grad_norm, "gradients")
@@ -183,9 +168,40 @@ def run(
         warn_of_initial_weights(state)
 
 
+def objective_of(recipe: Recipe, net: Network, slope: Callable | None, perceptual: Callable | None) -> Objective:
+    """The recipe's objective on a network; slope: instead of the recipe's derivative."""
+    rule = guidance.rule(recipe.method, recipe.guidance)
+    slope = slope or relatives.slope(recipe.derivative, recipe.derivative_share)
+    bf16, weight = recipe.precision == "bf16", recipe.perceptual_weight
+    return Objective(net, recipe.method, recipe.p, recipe.c, rule, slope, bf16, perceptual, weight)
+
+
+def as_trained(objective: Objective, compile: Compile, recompute: bool = False, ranks: Ranks = Ranks()) -> nn.Module:
+    """The module to call in an objective's place: compiled as said ("auto" is no answer here), shared by the ranks."""
+    if compile == "blocks":
+        compile_blocks(objective.net)
+    if recompute:
+        checkpoint_activations(objective.net)
+    return ranks.wrap(objective, compile == "whole")
+
+
 def pays(recipe: Recipe) -> Compile:
     """What to compile in a run of this length: the whole loss only where its many updates repay minutes."""
     return "whole" if recipe.steps > WHOLE_PAYS else "blocks" if recipe.steps >= BLOCKS_PAY else "no"
+
+
+def accumulate(
+    recipe: Recipe, loss: nn.Module, batches: Iterator, parts: range, step: int, device: torch.device, guided: Guided,
+    ranks: Ranks,
+) -> tuple[list[Step], float]:  # fmt: skip
+    """Add the gradients of an update's micro-batches; what each reports, and the seconds of waiting for their data."""
+    steps, waited = [], 0.0
+    for part in parts:
+        before = time.perf_counter()
+        samples = next(batches)
+        waited += time.perf_counter() - before
+        steps.append(backward(recipe, loss, samples, part, step, device, guided, ranks))
+    return steps, waited
 
 
 def backward(
@@ -269,19 +285,14 @@ def share_of_peak(recipe: Recipe, data: Data, device: torch.device, ranks: Ranks
 
 def stop_at(out: Path, data: Data, step: int, grad_norm: float, loss: float, ranks: Ranks) -> NoReturn:
     """Note that a gradient was not finite, in non_finite.json, and raise NonFiniteError."""
-    message = non_finite(out, data, step, grad_norm, loss)
-    if ranks.first:
-        write_text(out / "non_finite.json", json.dumps({"update": step + 1, "message": message}))
-    raise NonFiniteError(message)
-
-
-def non_finite(out: Path, data: Data, step: int, grad_norm: float, loss: float) -> str:
-    """What to say when a gradient is not finite."""
     newest = checkpoint.latest(out / "checkpoints")
     cached = getattr(data.train, "folder", None)
     verify = "; `--verify` reads the prepared data again, which may be damaged" if cached else ""
-    return (
+    message = (
         f"gradient norm {grad_norm} (loss {loss}) at update {step + 1}; stopped before the update. "
         f"Last good checkpoint: {newest or 'none yet'}. Try a lower lr, a warm-up or --clip "
         f"(this run accepts them when it resumes), or another seed in another folder{verify}."
     )
+    if ranks.first:
+        write_text(out / "non_finite.json", json.dumps({"update": step + 1, "message": message}))
+    raise NonFiniteError(message)
