@@ -153,6 +153,30 @@ def test_names_without_a_slash_are_one_part(tmp_path):
     assert files.read_tensors(path)[0].keys() == files.read_tensors(path, "")[0].keys() == tensors.keys()
 
 
+def test_a_file_with_a_checksum_for_each_name_is_still_read_and_checked(tmp_path):
+    """As versions before wrote names without a slash."""
+    tensors = {"a.weight": torch.randn(3), "b.weight": torch.randn(3)}
+    path, text = tmp_path / "x.safetensors", json.dumps({})
+    parts = json.dumps({name: files.digest({name: tensor}) for name, tensor in tensors.items()})
+    header = {"counters": text, "parts": parts, "sha256": files.digest({}, text + parts)}
+    save_file(tensors, path, header)
+    assert files.read_tensors(path)[0].keys() == tensors.keys()
+    for changed in ({"a.weight": torch.randn(3)}, {"c.weight": torch.randn(3)}):  # altered, added
+        save_file(tensors | changed, path, header)
+        with pytest.raises(files.DamagedFileError, match="do not match"):
+            files.read_tensors(path)
+
+
+def test_a_tensor_that_no_checksum_covers_is_damage(tmp_path):
+    path, tensors = tmp_path / "x.safetensors", {"net/a": torch.randn(3), "ema/a": torch.randn(3)}
+    files.write_tensors(path, tensors)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file(tensors | {"more/a": torch.randn(3)}, path, header)
+    with pytest.raises(files.DamagedFileError, match="do not match"):
+        files.read_tensors(path)
+
+
 def test_a_file_with_one_checksum_for_all_is_still_read(tmp_path):
     """As versions before wrote it."""
     tensors, text = {"net/a": torch.randn(3), "ema/a": torch.randn(3)}, json.dumps({"step": 5})

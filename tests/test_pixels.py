@@ -645,6 +645,14 @@ def test_a_data_set_of_pixels_is_measured_with_a_floor_that_is_kept(tmp_path, mo
             (features,) = (tmp_path / "cache").glob("features-*.safetensors")
             written = features.stat().st_mtime_ns
     assert features.stat().st_mtime_ns == written and len(list((tmp_path / "cache").glob("features-*"))) == 2
+    for path in (tmp_path / "cache").glob("features-*"):  # a cache that was cut short is made again
+        path.write_bytes(path.read_bytes()[:30])
+    capsys.readouterr()
+    run(monkeypatch, "evaluate", "--run", "runs/mine", "--extractor", "stand-in", "--n", 20, "--out", "third")
+    assert "it is made again" in capsys.readouterr().err
+    (path,) = Path("third").glob("*.json")
+    measured.append(json.loads(path.read_text()))
+    assert measured[2]["fid"] == measured[0]["fid"] and measured[2]["floor"] == measured[0]["floor"]
     assert (
         measured[0]["fid"] == measured[1]["fid"] and measured[0]["protocol"]["reference"] == "training split, 60 images"
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..data import digits
 from ..data.images import to_uint8
-from ..system.files import digest, read_tensors, write_tensors
+from ..system.files import cached_tensors, digest, read_tensors
 from ..system.paths import cache_folder, pretrained_folder
 from ..system.rng import generator
 
@@ -62,11 +62,13 @@ class Classifier(nn.Module):
 
 def digits_classifier() -> tuple[Classifier, str]:
     """The digits' classifier and the SHA-256 of its weights; trained on first use (about 20 s), then cached."""
-    path = cache_folder() / f"digits-classifier-{code_digest()}.safetensors"
-    if not path.exists():
+
+    def make() -> dict[str, Tensor]:
         (x, y), _, _ = digits.load()
-        write_tensors(path, train_classifier(Classifier, to_uint8(x), y).state_dict())
-    return load_classifier(Classifier(), path)
+        return train_classifier(Classifier, to_uint8(x), y).state_dict()
+
+    path = cache_folder() / f"digits-classifier-{code_digest()}.safetensors"
+    return with_weights(Classifier(), cached_tensors(path, make))
 
 
 def fashion_classifier() -> tuple[Classifier, str]:
@@ -74,7 +76,7 @@ def fashion_classifier() -> tuple[Classifier, str]:
     path = pretrained_folder("fashion") / "classifier.safetensors"
     if not path.exists():
         raise ValueError(f"{path} is not there: make it with `make fashion`.")
-    return load_classifier(fashion_net(), path)
+    return with_weights(fashion_net(), read_tensors(path)[0])
 
 
 def fashion_net() -> Classifier:
@@ -82,9 +84,8 @@ def fashion_net() -> Classifier:
     return Classifier(32, (32, 64, 128), (0, 1, 2), features=96)
 
 
-def load_classifier(net: Classifier, path: Path) -> tuple[Classifier, str]:
-    """A classifier with the weights of a file, frozen, and their SHA-256."""
-    tensors, _ = read_tensors(path)
+def with_weights(net: Classifier, tensors: dict[str, Tensor]) -> tuple[Classifier, str]:
+    """A classifier with these weights, frozen, and their SHA-256."""
     net.load_state_dict(tensors)
     return net.eval().requires_grad_(False), digest(tensors)
 

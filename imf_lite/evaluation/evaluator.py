@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data import Data, LatentSplit, PixelSplit, Split, fashion
 from ..data.images import to_uint8
 from ..sampling import generate, sample
-from ..system.files import read_json, read_tensors, sha256, short, write_tensors, write_text
+from ..system.files import DamagedFileError, cached_tensors, read_json, read_tensors, sha256, short, write_text
 from ..system.paths import cache_folder
 from . import extractors, metrics
 from .classifiers import CLASSIFIERS, Classifier
@@ -64,11 +64,11 @@ class Evaluator:
 
     def features(self) -> Tensor:
         """Features of all images, of the training split, then of the held-out one."""
-        path = self.stored().with_suffix(".safetensors")
-        if not path.exists():
-            parts = [self.extract(images) for split in self.splits for images in split.chunks()]
-            write_tensors(path, {"features": torch.cat(parts)})
-        return read_tensors(path)[0]["features"]
+
+        def make() -> dict[str, Tensor]:
+            return {"features": torch.cat([self.extract(x) for split in self.splits for x in split.chunks()])}
+
+        return cached_tensors(self.stored().with_suffix(".safetensors"), make)["features"]
 
     @property
     def reference(self) -> Tensor:
@@ -91,10 +91,12 @@ class Evaluator:
         """
         if (n, draws) not in self.known:
             path = self.stored(n, draws).with_suffix(".json")
-            if not path.exists():
+            try:
+                self.known[n, draws] = read_json(path, keys=("fid",))
+            except (FileNotFoundError, DamagedFileError):
                 y = self.pooled_labels()
-                write_text(path, json.dumps(floor(self.features(), y, n, self.beside(y, n), draws)))
-            self.known[n, draws] = json.loads(path.read_text())
+                self.known[n, draws] = floor(self.features(), y, n, self.beside(y, n), draws)
+                write_text(path, json.dumps(self.known[n, draws]))
         return self.known[n, draws]
 
     def beside(self, y: Tensor, n: int) -> int:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..data import fashion
-from ..system.files import digest, sha256, short, write_tensors
+from ..system.files import cached_tensors, digest, sha256, short
 from ..system.paths import cache_folder
-from .classifiers import Classifier, code_digest, load_classifier, train_classifier
+from .classifiers import Classifier, code_digest, train_classifier, with_weights
 
 LPIPS_FILES = {
     "weights-vgg16-lpips.pth": (
@@ -53,9 +53,10 @@ def eye() -> Classifier:
     """The small classifier of the perceptual term; another size, and another seed, than the one that measures."""
     code = short({"code": code_digest(), "here": sha256(Path(__file__))})
     path = cache_folder() / f"fashion-eye-{code}.safetensors"
-    if not path.exists():
-        write_tensors(path, train_classifier(eye_net, *fashion.load_images("train"), 2, batch=128, seed=1).state_dict())
-    return load_classifier(eye_net(), path)[0]
+    tensors = cached_tensors(
+        path, lambda: train_classifier(eye_net, *fashion.load_images("train"), 2, batch=128, seed=1).state_dict()
+    )
+    return with_weights(eye_net(), tensors)[0]
 
 
 def eye_net() -> Classifier:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ def part_of(name: str) -> str:
 
 
 def of_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The tensors of one part."""
-    return {name: tensor for name, tensor in tensors.items() if part_of(name) == part}
+    """The tensors of one part; in older files, a name without a slash is a part of its own."""
+    return {name: tensor for name, tensor in tensors.items() if part in (part_of(name), name)}
 
 
 def read_tensors(path: Path, part: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,13 +80,26 @@ def read_tensors(path: Path, part: str | None = None) -> tuple[dict[str, Tensor]
     counters = header.get("counters", "")
     if "parts" in header:
         known = json.loads(header["parts"]) if digest({}, counters + header["parts"]) == header["sha256"] else {}
-        found = {k: digest(of_part(tensors, k)) for k in known if not alone or k == part}
-        whole = bool(known) and all(known[k] == sha for k, sha in found.items())
+        found = {k: of_part(tensors, k) for k in known if not alone or k == part}
+        covered = sum(map(len, found.values())) == len(tensors)
+        whole = bool(known) and covered and all(known[k] == digest(some) for k, some in found.items())
     else:
         whole = digest(tensors, counters) == header["sha256"]
     if not whole:
         raise DamagedFileError(path, "its contents do not match its SHA-256")
     return tensors if part is None else of_part(tensors, part), json.loads(counters)
+
+
+def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of a file in the cache folder; made and written first where there is none, or none that can be read."""
+    if path.exists():
+        try:
+            return read_tensors(path)[0]
+        except (DamagedFileError, ValueError) as error:
+            reason = error.reason if isinstance(error, DamagedFileError) else error
+            warnings.warn(f"{path} is damaged ({reason}): it is made again.", stacklevel=2)
+    write_tensors(path, make())
+    return read_tensors(path)[0]
 
 
 def digest(tensors: dict[str, Tensor], counters: str = "") -> str:
