@@ -19,8 +19,8 @@ import tyro
 
 from imf_lite import recipes, training
 from imf_lite.configs import Compile
+from imf_lite.recipes import bands
 from imf_lite.system import distributed, files
-from imf_lite.training import bands
 
 
 def main(

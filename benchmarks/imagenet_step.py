@@ -23,8 +23,9 @@ from imf_lite.objective import Objective
 from imf_lite.system import devices
 from imf_lite.system.devices import matmul_precision
 from imf_lite.system.rng import generator
-from imf_lite.training import checkpoint, flops
+from imf_lite.training import flops
 from imf_lite.training.loop import as_trained
+from imf_lite.training.optimizers import make_optimizer
 from toy_experiments.tables import RESULTS, read_table, write_table
 
 from .step_cost import leave_zero
@@ -56,7 +57,7 @@ def measure(
     rule = guidance.rule(recipe.method, recipe.guidance)
     objective = Objective(net, recipe.method, recipe.p, recipe.c, rule, bf16=precision == "bf16")
     loss = as_trained(objective, compile)
-    optimizer = checkpoint.make_optimizer(recipe, net)
+    optimizer = make_optimizer(recipe, net)
     x = torch.randn(batch, *shape, generator=generator("cpu", 2)).to(device)
     y = torch.arange(batch, device=device) % CLASSES
     cuda, seconds, raw_u = device.type == "cuda", [], None

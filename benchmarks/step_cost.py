@@ -179,9 +179,8 @@ def timed(
     return seconds
 
 
-def peak(case: Case, row: Method, step: str, device: str = "cpu") -> float:
+def peak(loss: torch.nn.Module, draws: Draws) -> float:
     """Peak memory of one step in MB above weights and gradients: the most that is allocated and not yet freed."""
-    loss, draws = setup(case, row, step, device)
     for p in loss.parameters():
         p.grad = torch.zeros_like(p)
     if draws.x.is_cuda:
@@ -226,8 +225,9 @@ def table(
         for how in compiled:
             cells.append("" if method.method == "fm" else ratio(seconds[row, "plain"], seconds[row, how]))
         if memory:
-            share = method.method != "fm" and peak(case, method, "ours", device) / peak(case, method, "plain", device)
-            cells.append(f"{share:.2f}" if share else "")
+            steps = ("ours", "plain") if method.method != "fm" else ()
+            peaks = [peak(*setup(case, method, step, device)) for step in steps]
+            cells.append(f"{peaks[0] / peaks[1]:.2f}" if peaks else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -148,5 +148,6 @@ def test_the_acceptance_sees_a_run_that_goes_on_differently():
 @pytest.mark.parametrize("row", [row for row, method in step_cost.METHODS.items() if method.method != "fm"])
 def test_a_step_needs_at_most_seven_tenths_of_the_plain_ports_memory(row):
     """Counted by the allocator, so the same on an idle and on a busy machine."""
-    ours, plain = (step_cost.peak(step_cost.CASES["digits"], step_cost.METHODS[row], s) for s in ("ours", "plain"))
+    case, method = step_cost.CASES["digits"], step_cost.METHODS[row]
+    ours, plain = (step_cost.peak(*step_cost.setup(case, method, step)) for step in ("ours", "plain"))
     assert 0 < ours <= 0.7 * plain

@@ -15,8 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from imf_lite.pretrained import weights
 from imf_lite.system import files
-from imf_lite.training import checkpoint, read_metrics, train
+from imf_lite.training import checkpoint, load_network, read_metrics, train
 from imf_lite.training.checkpoint import CheckpointError
 
 FOREVER = """
@@ -215,6 +216,35 @@ def test_what_is_written_is_the_state_when_save_was_called(tmp_path, monkeypatch
         assert checkpoint.latest(tmp_path) == tmp_path / "step-000000000.safetensors"
     first, second = (checkpoint.load(path)[0]["net/weight"] for path in checkpoint.paths(tmp_path))
     assert torch.equal(first, before) and torch.equal(second, before + 1)
+
+
+def test_room_for_the_copies_is_made_while_training_goes_on(tmp_path):
+    """So that the first save stalls no longer than the later ones."""
+    current = state()
+    with checkpoint.Writer(tmp_path) as writer:
+        writer.reserve(current)
+        writer.room.result()
+        room = {name: copy.data_ptr() for name, copy in writer.copies.items()}
+        assert room.keys() == current.tensors().keys()
+        writer.save(current)
+        assert {name: copy.data_ptr() for name, copy in writer.copies.items()} == room
+    assert torch.equal(checkpoint.load(checkpoint.latest(tmp_path))[0]["net/weight"], current.net.weight)
+
+
+def test_milestones_stay_when_their_checkpoints_are_gone(tmp_path):
+    """The average alone, as a network that --weights reads."""
+    recipe = tiny(steps=8, save_every=2, milestone_every=4, keep=1)
+    for record in train(recipe, tmp_path, device="cpu"):
+        if record.step == 5:
+            expected = load_network(tmp_path, "cpu").state_dict()  # of update 4
+    assert [path.name for path in checkpoint.paths(tmp_path / "checkpoints")] == ["step-000000008.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "averages").iterdir()) == ["step-000000004", "step-000000008"]
+    kept = weights.load(tmp_path / "averages/step-000000004")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in kept.state_dict().items())
+    notes = weights.read_notes(tmp_path / "averages/step-000000004")
+    assert notes["step"] == 4 and notes["recipe"]["name"] == recipe.name
+    with pytest.raises(ValueError, match="milestone_every = 3; it must be a multiple of 2"):
+        tiny(save_every=2, milestone_every=3)
 
 
 def test_a_disk_that_is_full_stops_the_run_at_the_next_record(tmp_path, monkeypatch):

@@ -15,17 +15,16 @@ from imf_lite.draws import draw
 from imf_lite.networks import build
 from imf_lite.objective import Objective
 from imf_lite.pretrained import weights
-from imf_lite.recipes import Recipe
+from imf_lite.recipes import Recipe, bands
 from imf_lite.sampling import euler, generate, sample
 from imf_lite.system.paths import pretrained_folder
 from imf_lite.system.rng import generator
-from imf_lite.training import bands, fingerprint
-from toy_experiments.experiments import plane
+from imf_lite.training import fingerprint
 from toy_experiments.experiments.runs import plane_guided
 from toy_experiments.ground_truth import datasets, decomposition
 from toy_experiments.ground_truth.datasets import EIGHT
 from toy_experiments.ground_truth.distances import sliced_wasserstein
-from toy_experiments.report import behaviour, claims, measured
+from toy_experiments.report import behaviour, claims, measured, plane
 from toy_experiments.tables import RESULTS, read_table
 
 ROOT = Path(__file__).parent.parent

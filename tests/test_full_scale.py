@@ -18,10 +18,11 @@ from imf_lite.draws import draw
 from imf_lite.evaluation import extractors, protocol, references, search
 from imf_lite.networks import build
 from imf_lite.objective import Objective
+from imf_lite.recipes import bands
 from imf_lite.sampling import blocks
 from imf_lite.system import launch
 from imf_lite.system.rng import generator
-from imf_lite.training import bands, flops
+from imf_lite.training import flops
 from toy_experiments import rehearsal
 
 FULL = [n for n in recipes.RECIPES if n.startswith("imagenet")]

@@ -1,6 +1,7 @@
 """From images to a cache of latents: what is written, what is refused, and what a kill or a full disk costs."""
 
 import gzip
+import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from imf_lite.system.paths import pretrained_folder
 from imf_lite.training import checkpoint
 from imf_lite.training.vae_loop import VAERecipe, build_vae, train_vae
 from toy_experiments.experiments import fashion as pipeline
-from toy_experiments.experiments import runs
+from toy_experiments.experiments import runs, trainings
 from toy_experiments.report import measured
 from toy_experiments.tables import RESULTS, read_table
 
@@ -290,6 +291,45 @@ def test_the_autoencoder_learns_and_resumes(tmp_path):
         next(train_vae(images, VAERecipe(), pipeline.eye_net(), tmp_path / "cut"))
 
 
+def again_by_other_seeds(folder, monkeypatch):
+    """What follows in `make fashion`: rows of two seeds, then of a third, which leaves them as they are."""
+    monkeypatch.setattr(trainings, "map_jobs", lambda f, jobs, *args, workers: [f(job, *args) for job in jobs])
+    monkeypatch.setattr(trainings, "REPORTED", pipeline.SEEDS[1:])
+    where = {"steps": 3, "out": folder / "out", "work": folder / "again"}
+    trainings.main(seeds=2, only=("fashion_mf_plain", "bridge_omega"), **where)
+    first = read_table(folder / "out" / "fashion-trainings.csv")
+    trained = {(r["network"], r["training"]) for r in first}
+    assert trained == {("fashion_mf_plain", 1), ("bridge_omega", 0), ("bridge_omega", 1)}  # seed 0 is fashion.py's
+    of_bridge = [r for r in first if r["network"] == "bridge_omega" and r["training"] == 0]
+    chosen = min((r for r in of_bridge if r["half"] == "choose"), key=lambda r: r["fid"])
+    assert {r["omega"] for r in of_bridge if r["half"] == "report"} == {1, chosen["omega"]}
+    trainings.main(which=(2,), only=("bridge_omega",), **where)
+    rows = read_table(folder / "out" / "fashion-trainings.csv")
+    assert [r for r in rows if r["training"] != 2] == first and {r["training"] for r in rows} == {0, 1, 2}
+    courses = read_table(folder / "out" / "fashion-trainings-curves.csv")
+    assert {(r["network"], r["training"]) for r in courses} == trained | {("bridge_omega", 2)}
+
+
+@pytest.mark.parametrize(
+    ("name", "next_name"), list(itertools.pairwise(("fashion_mf", *trainings.TO_IMF, "bridge_tokens")))
+)
+def test_a_step_of_the_bridge_changes_one_thing(name, next_name):
+    """At equal seed: the loss, the v-head, the scale as input, the interval, tokens."""
+    a, b = (json.loads(trainings.recipe(n, 1).to_json()) for n in (name, next_name))
+    differ = {k for k in a if k != "name" and a[k] != b[k]}
+    inside = {k for k in a["net"] if a["net"][k] != b["net"].get(k)} if differ >= {"net"} else set()
+    allowed = {
+        "bridge_boundary": ({"method"}, set()),
+        "bridge_head": ({"net"}, {"v_depth"}),
+        "bridge_omega": ({"net", "guidance"}, {"guided"}),
+        "bridge_interval": ({"net"}, {"guided"}),
+    }
+    if next_name in allowed:
+        assert (differ, inside) == allowed[next_name]
+    else:  # another kind of network, of the same width, depth and input
+        assert differ == {"net"} and all(a["net"][k] == b["net"][k] for k in ("width", "depth", "heads", "v_depth"))
+
+
 def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     ships, work = little_fashion / "ships", little_fashion / "work"
     monkeypatch.setenv("IMF_LITE_PRETRAINED", str(ships))
@@ -322,6 +362,7 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     assert {p: p.stat().st_mtime_ns for p in before} == before
     with pytest.raises(ValueError, match=r"holds a run with .*choose another folder"):
         pipeline.main(work, little_fashion / "out", steps=4, vae=GREY, epochs=1)
+    again_by_other_seeds(little_fashion, monkeypatch)
     imf = made / "networks" / "fashion_imf"
     run(monkeypatch, "sample", "--weights", imf, "--omega", 2, "--rows", 1, "--out", work / "a.png")
     assert Image.open(work / "a.png").size == (640, 64)

@@ -36,6 +36,7 @@ from imf_lite.pretrained import export, released, weights
 from imf_lite.sampling import euler, generate, sample
 from imf_lite.system.rng import generator
 from imf_lite.training import checkpoint
+from imf_lite.training.optimizers import make_optimizer
 from toy_experiments import rehearsal
 from toy_experiments.experiments import pixels as experiment
 from toy_experiments.tables import read_table
@@ -441,7 +442,7 @@ def test_half_lives_are_decays_per_update(tmp_path):
 def test_muon_updates_matrices_as_torch_does_and_adamw_the_rest():
     recipe = tiny("digits_imf", optimizer="muon", lr=0.01)
     net, again = (network("pmf", 1) for _ in range(2))
-    optimizer = checkpoint.make_optimizer(recipe, net)
+    optimizer = make_optimizer(recipe, net)
     learnt_vectors = ("tokens", "pos_embed")  # two-dimensional, but no maps
     is_matrix = {k: p.ndim == 2 and not k.endswith(learnt_vectors) for k, p in again.named_parameters()}
     matrices, rest = ([p for k, p in again.named_parameters() if is_matrix[k] == m] for m in (True, False))

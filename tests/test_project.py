@@ -74,7 +74,7 @@ MAY_IMPORT = {
     "networks": {"configs", "method"},
     "data": {"configs", "system", "method"},
     "recipes": {"configs"},
-    "training": {"configs", "system", "method", "networks", "data", "recipes"},
+    "training": {"configs", "system", "method", "networks", "data", "recipes", "pretrained"},
     "evaluation": {"configs", "system", "method", "networks", "data"},
     "pretrained": {"configs", "system", "method", "networks", "data"},
     "cli": {"configs", "system", "method", "networks", "data", "recipes", "training", "evaluation", "pretrained"},

@@ -173,9 +173,10 @@ def report(records, recipe: Recipe, out: Path, device: str | None, ranks: Ranks,
     """Follow a run: progress bar, TensorBoard, warnings of the band, FID."""
     from torch.utils.tensorboard import SummaryWriter  # takes seconds to import
 
+    from ..recipes import bands
     from ..system.devices import pick_device
     from ..system.progress import Progress, say
-    from ..training import bands, checkpoint
+    from ..training import checkpoint
 
     count = f"{ranks.size} x " if ranks.size > 1 else ""
     say(f"{recipe.name} on {count}{pick_device(device)}: {recipe.steps} updates of {recipe.batch} samples, in {out}")

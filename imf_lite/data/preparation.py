@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -42,7 +43,8 @@ def prepare(
 
     vae: diffusers' AutoencoderKL, called vae_name; None: the pixels themselves are kept. features: (name, function) of
     the uint8 images, (B, F), to be kept too, with mean and covariance as statistics.npz. bf16: encode in bfloat16.
-    ranks: default: those that torchrun started; they take batches in turn, and the first one writes; it alone yields.
+    ranks: default: those that torchrun started; they take batches in turn, each writes its own, and they meet only once
+    in save_every turns. The first alone yields; between two meetings it takes the others to be as far as itself.
     Raises ValueError for a cache of something else, a disk too small, or one that fills up.
     """
     out, total, ranks = Path(out), len(source), ranks or distributed.init()
@@ -72,18 +74,22 @@ def prepare(
     batches = [range(first, min(first + batch, total)) for first in range(read, total, batch)]
     turns = map(list, batches[ranks.rank :: ranks.size])
     loader = iter(DataLoader(SafeDataset(source), batch_sampler=turns, num_workers=workers))
-    with Writer(out, list(example) if ranks.first else []) as writer:
-        for k in range(0, len(batches), ranks.size):
-            for index, rows, errors in filter(None, ranks.gather_objects(encode_batch(next(loader, None), arrays))):
-                writer.write(int(index[0]), rows)
-                corrupt += [(source.name(int(i)), e) for i, e in zip(index, errors, strict=True) if e]
-                read = int(index[-1]) + 1
-            if not ranks.first:
-                continue
-            if k // ranks.size % save_every == save_every - 1 or read == total:
-                writer.sync()  # first the rows, then the note that they are there
-                write_state(out, header, read, corrupt)
-            yield Progress(read, total, corrupt)
+    begun, rounds, found = read, -(-len(batches) // ranks.size), []
+    with Writer(out, list(example)) as writer:
+        for k in range(1, rounds + 1):
+            if loaded := next(loader, None):  # None: this rank has none left
+                index, images, labels, errors = loaded
+                writer.write(int(index[0]), arrays(images, labels))
+                found += [(int(i), e) for i, e in zip(index, errors, strict=True) if e]
+            read = min(begun + k * ranks.size * batch, total)
+            if k % save_every == 0 or k == rounds:
+                writer.sync()  # first the rows of every rank, then the note that they are there
+                every, found = ranks.gather_objects(found), []
+                corrupt += [(source.name(i), e) for i, e in sorted(itertools.chain(*every))]
+                if ranks.first:
+                    write_state(out, header, read, corrupt)
+            if ranks.first:
+                yield Progress(read, total, corrupt + [(source.name(i), e) for i, e in found])
     if ranks.first:
         finish(out, header, corrupt)
     while not (out / "meta.json").exists():  # at full scale longer than ranks wait for each other
@@ -97,14 +103,6 @@ def check_shape(vae, vae_name: str, shape: tuple[int, int, int]) -> None:
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if shape[1] < factor or shape[1] % factor:
         raise ValueError(f"size = {shape[1]}: {vae_name} encodes images whose side is a multiple of {factor}.")
-
-
-def encode_batch(loaded: tuple | None, arrays: Callable) -> tuple | None:
-    """One batch as it is written: indices, arrays and errors. None where a rank has none left."""
-    if loaded is None:
-        return None
-    index, images, labels, errors = loaded
-    return index, arrays(images, labels), errors
 
 
 class Writer:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 
 def rope_table(length: int, dim: int, theta: float = 1e4) -> tuple[Tensor, Tensor]:
-    """cos and sin (S, K/2) of position * theta^(-2i/K), for positions 0 ... S-1."""
+    """(c, c) and (-s, s) for every pair i, both (S, K): cos and sin of position * theta^(-2i/K), from 0."""
     angle = torch.arange(length)[:, None] * theta ** (-torch.arange(0, dim, 2) / dim)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, cos], -1).flatten(1), torch.stack([-sin, sin], -1).flatten(1)
 
 
 def grid_rope_table(prefix: int, grid: tuple[int, int], dim: int) -> tuple[Tensor, Tensor]:
-    """cos and sin (S, K/2) of patches on a grid: half of the pairs turn with the row, half with the column (pMF).
+    """Tables as above, (S, K), of patches on a grid: half of the pairs turn with the row, half with the column (pMF).
 
     The `prefix` tokens before them are not turned.
     """
@@ -28,12 +29,12 @@ def grid_rope_table(prefix: int, grid: tuple[int, int], dim: int) -> tuple[Tenso
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions: turn pairs (2i, 2i+1) of x (B, H, S, K) by their angles.
+    """Rotary positions: turn pairs (a, b) = (2i, 2i+1) of x (B, H, S, K) to (a c - b s, b c + a s).
 
     In real arithmetic: `x.view(torch.complex64)` would silently drop gradient and tangent.
     """
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)  # (B, H, S, K/2) each
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)  # (b, a)
+    return x * cos + swapped * sin
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..configs import NET_CONFIGS
+from ..configs import NET_CONFIGS, NetConfig
 from ..networks import Network, build
 from ..system.files import read_json, read_tensors, write_tensors, write_text
 from .loading import check, find, ready
@@ -22,9 +22,17 @@ def save_pretrained(
 
     dtype: of the stored numbers; from_pretrained computes in float32, whatever it is.
     """
-    folder = Path(folder)
-    described = {"net": dataclasses.asdict(net.config), "shape": net.shape, "num_classes": net.num_classes}
-    write_tensors(folder / "model.safetensors", {k: v.to(dtype) for k, v in net.state_dict().items()})
+    tensors = {k: v.to(dtype) for k, v in net.state_dict().items()}
+    return write_network(Path(folder), tensors, net.config, net.shape, net.num_classes, notes)
+
+
+def write_network(
+    folder: Path, tensors: dict[str, torch.Tensor], config: NetConfig, shape: tuple[int, ...], num_classes: int | None,
+    notes: dict | None = None,
+) -> Path:  # fmt: skip
+    """Write a network, given by its parts, as save_pretrained does."""
+    described = {"net": dataclasses.asdict(config), "shape": shape, "num_classes": num_classes}
+    write_tensors(folder / "model.safetensors", tensors)
     write_text(folder / "config.json", json.dumps(described | {"about": notes or {}}, indent=1))
     return folder
 

@@ -92,17 +92,22 @@ class Recipe:
     """updates between two records"""
     save_every: int = 1000
     """updates between two checkpoints"""
+    milestone_every: int = 0
+    """updates between two averages that are kept for good, each a network for --weights; a multiple of save_every; 0:
+    none are kept"""
 
     def __post_init__(self) -> None:
         check_fields(self)
         for name in ("steps", "batch", "parts", "keep", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1.")
+        if self.milestone_every % self.save_every:
+            raise ValueError(f"milestone_every = {self.milestone_every}; it must be a multiple of {self.save_every}.")
         if any(c in self.name for c in "/\\") or self.name.startswith("."):
             raise ValueError(f"name = {self.name!r}; it names a folder: letters, digits, - and _, e.g. mine.")
         if self.p > 10 or self.seed >= 2**63:
             raise ValueError(f"p = {self.p}, seed = {self.seed}; p is at most 10, and the seed below 2^63.")
-        for name in ("seed", "warmup", "p", "weight_decay"):
+        for name in ("seed", "warmup", "p", "weight_decay", "milestone_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must not be negative.")
         for name in ("lr", "c"):

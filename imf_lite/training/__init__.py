@@ -1,6 +1,6 @@
 """Training: the loop, its records and checkpoints, and the folder of a run.
 
-May import: the method, networks, data, recipes, system. Does not use evaluation or the command line.
+May import: the method, networks, data, recipes, pretrained, system. Does not use evaluation or the command line.
 """
 
 from .loop import NonFiniteError, StoppedError, train

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from copy import deepcopy
@@ -14,71 +14,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..recipes import Recipe
 from ..system.distributed import Ranks
 from ..system.files import DamagedFileError, read_tensors, write_tensors
-
-MUON = {"momentum_buffer"}
-"""what Muon keeps for a parameter"""
+from .optimizers import MUON, Optimizers
 
 
 class CheckpointError(DamagedFileError):
     """A checkpoint that cannot be used; the message says what to do."""
-
-
-class Optimizers:
-    """Several optimisers, each of some parameters, called and stored as one."""
-
-    def __init__(self, *parts: torch.optim.Optimizer):
-        self.parts = parts
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of all parts, whose settings may be changed in place."""
-        return [group for part in self.parts for group in part.param_groups]
-
-    @property
-    def state(self) -> dict[Tensor, dict[str, Any]]:
-        """What is kept for each parameter."""
-        return {p: kept for part in self.parts for p, kept in part.state.items()}
-
-    def by_muon(self) -> set[Tensor]:
-        """The parameters that Muon updates."""
-        muon = (part for part in self.parts if isinstance(part, torch.optim.Muon))
-        return {p for part in muon for group in part.param_groups for p in group["params"]}
-
-    def step(self) -> None:
-        """One update of all parameters."""
-        for part in self.parts:
-            part.step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop all gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none)
-
-    def load(self, state: dict[Tensor, dict[str, Tensor]]) -> None:
-        """Replace what is kept for each parameter."""
-        for part in self.parts:
-            own = [p for group in part.param_groups for p in group["params"]]
-            numbered = {k: state[p] for k, p in enumerate(own)}
-            part.load_state_dict(part.state_dict() | {"state": numbered})
-
-
-def make_optimizer(recipe: Recipe, net: nn.Module) -> Optimizers:
-    """AdamW for all parameters; or, as in pMF, Muon for matrices and AdamW for the rest, both at the recipe's rate.
-
-    Matrices are the weights of linear layers and the table of classes. Muon is torch's own, with momentum 0.95 and five
-    Newton-Schulz steps.
-    """
-    weights = list(net.parameters())
-    layers = net.modules() if recipe.optimizer == "muon" else []
-    matrices = [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Embedding)]
-    chosen = set(map(id, matrices))
-    fused = weights[0].device.type != "mps"
-    decay: dict[str, Any] = {"weight_decay": recipe.weight_decay}
-    rest = torch.optim.AdamW([p for p in weights if id(p) not in chosen], recipe.lr, recipe.betas, fused=fused, **decay)
-    return Optimizers(rest, torch.optim.Muon(matrices, recipe.lr, **decay)) if matrices else Optimizers(rest)
 
 
 class State:
@@ -207,6 +149,7 @@ class Writer(AbstractContextManager):
         self.folder, self.keep = folder, keep
         self.copies: dict[str, Tensor] = {}
         self.pool = ThreadPoolExecutor(1)
+        self.room: Future | None = None
         self.running: Future | None = None
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -218,18 +161,38 @@ class Writer(AbstractContextManager):
         finally:
             self.pool.shutdown()
 
-    def save(self, state: State) -> None:
-        """Copy all state, and begin to write it once the checkpoint before is written. Raises OSError as `wait`."""
-        self.wait()
-        tensors, counters = state.tensors(), state.counters()
+    def reserve(self, state: State) -> None:
+        """Make room for the copies while training goes on: fresh memory costs many times the copy."""
+        self.room = self.pool.submit(self.make_room, state.tensors())
+
+    def make_room(self, tensors: dict[str, Tensor]) -> None:
+        """Memory for a copy of each tensor that has none yet, touched so that the system hands it out."""
         for name, tensor in tensors.items():
-            if name not in self.copies:  # kept: fresh memory costs many times the copy
-                self.copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            if name not in self.copies:
+                room = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self.copies[name] = room.zero_()
+
+    def save(self, state: State, then: Callable[[dict[str, Tensor]], object] = lambda _: None) -> None:
+        """Copy all state, and begin to write it once the checkpoint before is written. Raises OSError as `wait`.
+
+        then: called by the thread with the copies, once they are written.
+        """
+        self.wait()
+        if self.room:
+            self.room.result()
+        tensors, counters = state.tensors(), state.counters()
+        self.make_room(tensors)
+        for name, tensor in tensors.items():
             self.copies[name].copy_(tensor.detach(), non_blocking=True)
         if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.synchronize()
         copies = {name: self.copies[name] for name in tensors}
-        self.running = self.pool.submit(write, self.folder, copies, counters, self.keep)
+
+        def work() -> None:
+            write(self.folder, copies, counters, self.keep)
+            then(copies)
+
+        self.running = self.pool.submit(work)
 
     def wait(self) -> None:
         """Wait until what was saved is on the disk. Raises OSError where it could not be written."""

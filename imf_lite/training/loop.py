@@ -39,8 +39,9 @@ from ..system.lock import locked
 from ..system.rng import generator
 from . import checkpoint, flops
 from .batches import DRAWS, ahead, batch
+from .optimizers import make_optimizer
 from .records import Record, means
-from .runs import copy_weights, restore_or_begin
+from .runs import copy_weights, keep_average, restore_or_begin
 
 SKIPPED_AT_MOST = 10
 """updates left out in a row, with on_non_finite="skip", before the run stops after all"""
@@ -104,7 +105,7 @@ def run(
     net = build(recipe.net, data.train.shape, data.num_classes, recipe.seed).to(device)
     if init is not None:
         copy_weights(init, net)
-    optimizer = checkpoint.make_optimizer(recipe, net)
+    optimizer = make_optimizer(recipe, net)
     loss = as_trained(objective_of(recipe, net, slope, perceptual), compile, recompute, ranks)
     state = checkpoint.State(net, optimizer, recipe.decays())
     restore_or_begin(recipe, out, data, state, ranks, init, getattr(perceptual, "sha256", None))
@@ -141,6 +142,8 @@ def run(
                     torch._foreach_lerp_(average, weights, 1 - decay)
             state.step, state.images = state.step + 1, state.images + recipe.batch
             state.skipped += not finite
+            if ranks.first and state.step == began + 1:  # now the optimiser's moments are there
+                writer.reserve(state)
 
             if state.step % recipe.log_every == 0 or state.step == recipe.steps:
                 now = time.perf_counter()
@@ -160,7 +163,7 @@ def run(
                 if ranks.size > 1:
                     ranks.assert_equal(float(torch.nn.utils.get_total_norm(weights)), "weights")
                 if ranks.first:
-                    writer.save(state)
+                    writer.save(state, partial(keep_average, recipe, out, net, state.step))
             if asked and state.step < recipe.steps:
                 writer.wait()
                 raise StoppedError(f"stopped after update {state.step}, which is saved: run the same command again.")
@@ -241,15 +244,11 @@ def check_folder(out: Path) -> None:
     if blocked := next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None):
         raise ValueError(f"{out} cannot be the folder of a run: {blocked} is no folder.")
     ours = {"run.json", "metrics.jsonl", "checkpoints", ".lock", "fid.jsonl", "tensorboard", "samples", "evaluation"}
-    ours |= {"non_finite.json"}
+    ours |= {"non_finite.json", "averages"}
     is_run = (out / "run.json").exists() or (out / "checkpoints").is_dir()
-    other = (
-        sorted({path.name for path in out.iterdir() if path.suffix != ".tmp"} - ours)
-        if out.is_dir() and not is_run
-        else []
-    )
-    if other:
-        raise ValueError(f"{out} is no folder of a run: it holds other files, such as {other[0]}. Choose another.")
+    there = {path.name for path in out.iterdir() if path.suffix != ".tmp"} if out.is_dir() and not is_run else set()
+    if other := there - ours:
+        raise ValueError(f"{out} is no folder of a run: it holds other files, such as {min(other)}. Choose another.")
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -18,6 +18,7 @@ from ..data.images import to_uint8
 from ..data.normalisation import Latents
 from ..networks import Network, build
 from ..networks.dit import without_branch
+from ..pretrained.weights import write_network
 from ..recipes import Recipe
 from ..sampling import euler, sample
 from ..system.devices import pick_device
@@ -25,7 +26,7 @@ from ..system.distributed import Ranks
 from ..system.files import DamagedFileError, digest, read_json, read_json_lines, write_text
 from . import checkpoint
 
-FREE = ("parts", "log_every", "precision", "keep", "save_every", "more_emas")
+FREE = ("parts", "log_every", "precision", "keep", "save_every", "milestone_every", "more_emas")
 """fields that may change when a run resumes; changes are noted in run.json. Other changes are refused, except to steps
 (at a constant learning rate) and, after a stop, to the fields below"""
 
@@ -252,6 +253,18 @@ def load_network(out: str | Path, device: torch.device | str | None = None, ema:
         raise ValueError(f"{out} has no average number {ema}: its recipe has {len(recipe.decays())}.")
     net.load_state_dict({k.partition("/")[2]: v for k, v in tensors.items()})
     return net.to(device).eval().requires_grad_(False)
+
+
+def keep_average(recipe: Recipe, out: Path, net: Network, step: int, tensors: dict[str, torch.Tensor]) -> None:
+    """Keep the first average of a milestone for good, as a network that `--weights` reads: out/averages/step-<step>.
+
+    tensors: those of its checkpoint. Does nothing at an update that is no milestone.
+    """
+    if not recipe.milestone_every or step % recipe.milestone_every:
+        return
+    ema = {k.removeprefix("ema/"): v for k, v in tensors.items() if k.startswith("ema/")}
+    notes = {k: v for k, v in read_run(out).items() if k in ("recipe", "latents", "classes")} | {"step": step}
+    write_network(out / "averages" / f"step-{step:09d}", ema, net.config, net.shape, net.num_classes, notes)
 
 
 def sampler_of(out: str | Path) -> Callable:

@@ -139,12 +139,20 @@ def prepare(batch: int = 250) -> None:
 def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     """Train one recipe, keep its averaged weights as fp16 without the v-branch, and measure them: rows of the table."""
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
-    out = work / name
-    evaluator = follow(recipe, out, partial(evaluator_of, made, out), CURVE_EVERY)
-    folder = (made if name in SHIPPED else work) / "networks" / name
-    notes = {k: training.read_run(out)[k] for k in ("recipe", "latents")}
+    out, folder = work / name, (made if name in SHIPPED else work) / "networks" / name
+    net, evaluator = trained(recipe, out, folder, made)
+    return scores(name, recipe, net, evaluator, out)
+
+
+def trained(recipe: recipes.Recipe, out: Path, folder: Path, made: Path, every: int = CURVE_EVERY) -> tuple:
+    """Train a recipe in `out`, keep its averaged weights in `folder`: that network as it is stored, and its evaluator.
+
+    made: where classifier and reference lie. every: updates between two points of its curve.
+    """
+    evaluator = follow(recipe, out, partial(evaluator_of, made, out), every)
+    notes = {k: training.read_run(out)[k] for k in ("recipe", "latents", "classes")}
     weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, notes, torch.float16)
-    return scores(name, recipe, weights.load(folder), evaluator, out)
+    return weights.load(folder), evaluator
 
 
 def evaluator_of(made: Path, run: Path):
@@ -155,20 +163,25 @@ def evaluator_of(made: Path, run: Path):
 
 
 def scores(name: str, recipe: recipes.Recipe, net, evaluator, out: Path) -> list[dict]:
-    """What a network scores, guided ones over scales and intervals: on one seed to choose by, and three to report.
-
-    Each measurement is kept, and not made again.
-    """
-    baked = recipe.guidance.omega if isinstance(recipe.guidance, Fixed) else 1.0
+    """What a network scores, guided ones over scales and intervals: on one seed to choose by, and three to report."""
     wanted = [(nfe, *setting) for nfe, settings in GUIDANCE.items() for setting in settings]
     if net.guided == "no":
         wanted = [(nfe, None, None) for nfe in ((1, 2, 4, 64) if recipe.method == "fm" else (1, 2, 4))]
+    return measure(name, recipe, net, evaluator, out, wanted, SEEDS)
+
+
+def measure(
+    name: str, recipe: recipes.Recipe, net, evaluator, out: Path,
+    wanted: list[tuple[int, float | None, tuple[float, float] | None]], seeds: tuple[tuple[str, int], ...],
+) -> list[dict]:  # fmt: skip
+    """Scores at evaluations, scales and intervals, on noise by each of the seeds; what is known is not made again."""
+    baked = recipe.guidance.omega if isinstance(recipe.guidance, Fixed) else 1.0
     measured, path = {}, out / "scores.jsonl"
     if path.exists():
         rows = map(json.loads, path.read_text().splitlines())
         measured = {tuple(r[k] for k in MEASUREMENT): r for r in rows}
     order = []
-    for (nfe, omega, interval), (half, seed) in itertools.product(wanted, SEEDS):
+    for (nfe, omega, interval), (half, seed) in itertools.product(wanted, seeds):
         key = (nfe, omega or baked, *(interval or ALWAYS), half, seed)
         order.append(key)
         if key not in measured:

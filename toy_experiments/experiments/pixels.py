@@ -11,7 +11,6 @@ pixels.npz. Interrupted, it resumes; what is trained is not trained again.
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +22,15 @@ from imf_lite import recipes, training
 from imf_lite.data import Data, Split
 from imf_lite.data.fashion import load_images as fashion_images
 from imf_lite.data.images import to_uint8
-from imf_lite.evaluation.evaluator import StoredEvaluator
 from imf_lite.pretrained import weights
 from imf_lite.sampling import generate
 from imf_lite.system.paths import pretrained_folder
 from imf_lite.system.rng import generator
 
 from ..ground_truth import datasets, distances
-from ..tables import RESULTS, read_table, write_table
+from ..tables import RESULTS, write_table
 from . import fashion
-from .runs import Job, curve, follow, loss_summary, map_jobs, plane
+from .runs import Job, curve, loss_summary, map_jobs, merged, plane
 
 DIMS = (2, 8, 32, 128)
 POINTS = "eight_gaussians"
@@ -78,12 +76,9 @@ def run_fashion(job: tuple[str, int], work: Path, steps: int | None) -> list[dic
     name, seed = job
     recipe = recipes.get(name, seed=seed, **({"steps": steps} if steps else {}))
     out = work / f"{name}-{seed}"
-    make_evaluator = partial(StoredEvaluator, pretrained_folder("fashion"), to_uint8, "fashion")
-    evaluator = follow(recipe, out, make_evaluator, CURVE_EVERY)
-    notes = {k: training.read_run(out)[k] for k in ("recipe", "latents", "classes")}
-    slim = weights.without_v(training.load_network(out, "cpu"))
-    kept = weights.save_pretrained(slim, out.with_name(f"{out.name}-weights"), notes, torch.float16)
-    rows = fashion.scores(name, recipe, weights.load(kept), evaluator, out)
+    kept, ships = out.with_name(f"{out.name}-weights"), pretrained_folder("fashion")
+    net, evaluator = fashion.trained(recipe, out, kept, ships, CURVE_EVERY)
+    rows = fashion.scores(name, recipe, net, evaluator, out)
     return [{"training": seed, **row} for row in rows if row["half"] == "report"]
 
 
@@ -99,13 +94,6 @@ def arrays(work: Path, jobs: list[tuple[str, int]]) -> dict[str, np.ndarray]:
         records = training.read_metrics(work / f"{name}-{seed}")
         kept[f"raw_{name}_{seed}"] = np.array([r["raw_u_neq"] for r in records], np.float32)
     return kept
-
-
-def merged(path: Path, rows: list[dict], keys: tuple[str, ...]) -> list[dict]:
-    """These rows, and those of an earlier table that they do not replace."""
-    known = {tuple(row[k] for k in keys) for row in rows}
-    before = read_table(path) if path.exists() else []
-    return [*(row for row in before if tuple(row[k] for k in keys) not in known), *rows]
 
 
 def main(

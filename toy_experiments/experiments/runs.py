@@ -24,6 +24,7 @@ from imf_lite.sampling import generate
 from imf_lite.system import files
 
 from ..ground_truth import datasets, distances
+from ..tables import read_table
 
 CURVE_N = 1000
 """samples of each point of a curve of quality over training"""
@@ -155,6 +156,13 @@ def measure_newest(evaluator, out: Path, step: int) -> None:
         score = evaluator(net, 1, CURVE_N, omega=2.0 if net.guided != "no" else None, sampler=training.sampler_of(out))
         row = {"step": step, "fid": score["fid"], "agreement": score["agreement"]}
         files.write_text(path, "\n".join([*lines, json.dumps(row)]) + "\n")
+
+
+def merged(path: Path, rows: list[dict], keys: tuple[str, ...]) -> list[dict]:
+    """These rows, and those of an earlier table that they do not replace."""
+    known = {tuple(row[k] for k in keys) for row in rows}
+    before = read_table(path) if path.exists() else []
+    return [*(row for row in before if tuple(row[k] for k in keys) not in known), *rows]
 
 
 def curve(name: str, out: Path) -> list[dict]:

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from ..recipes import RECIPES, Recipe
+from . import RECIPES, Recipe
 
 FOLDER = Path(__file__).parent.parent / "pretrained" / "bands"
 WINDOW = 100
 """updates of which means are compared"""
 WATCHED = ("raw_u_eq", "raw_u_neq", "raw_v_eq", "raw_v_neq", "grad_norm")
-MACHINE = ("seed", "parts", "precision", "keep", "save_every", "more_emas")
+MACHINE = ("seed", "parts", "precision", "keep", "save_every", "milestone_every", "more_emas")
 """fields that may differ from the recipe's own"""
 
 

@@ -1,6 +1,6 @@
 """Three networks in the plane, by flow matching, MF and iMF, for the live page: same draws, data and initial weights.
 
-    python -m toy_experiments.experiments.plane      # a quarter of an hour; writes imf_lite/pretrained/plane
+    python -m toy_experiments.report.plane      # a quarter of an hour; writes imf_lite/pretrained/plane
 
 On eight Gaussians, whose true flow is known in closed form, so that the page can draw it behind what a network says.
 """
@@ -18,9 +18,9 @@ from imf_lite.pretrained.weights import save_pretrained, without_v
 from imf_lite.recipes import Recipe
 from imf_lite.system.paths import pretrained_folder
 
+from ..experiments.runs import Job, map_jobs, plane, samples, train
 from ..ground_truth.datasets import EIGHT
 from ..ground_truth.distances import sliced_wasserstein
-from .runs import Job, map_jobs, plane, samples, train
 
 NFES = (1, 2, 64)
 VARIANTS = {"fm": "fm", "mf": "mf", "imf": "head"}
