@@ -1,5 +1,6 @@
 """One rank of test_parallel: what it is told to do."""
 
+import itertools
 import json
 import sys
 from functools import partial
@@ -27,17 +28,16 @@ def gradients_of(kind: str, method: str, out: str) -> None:
     torch.save({k: p.grad for k, p in objective.net.named_parameters()}, Path(out) / f"{ranks.rank}.pt")
 
 
-def compiled(method: str, out: str) -> None:
+def compiled(out: str) -> None:
     """`gradients_of` compiled (for the eager backend: what matters is where graphs are cut), parameters above 1 MB."""
     torch.compile = partial(torch.compile, backend="aot_eager")
     ranks = distributed.init()
-    objective = Objective(network("dit", 1 if method == "imf" else None, torch.float64, width=96), method)
-    for kind in ("eager", "compiled"):
-        objective.zero_grad()
+    for method, kind in itertools.product(("mf", "imf"), ("eager", "compiled")):
+        objective = Objective(network("dit", 1 if method == "imf" else None, torch.float64, width=96), method)
         wrapped = ranks.wrap(objective, compile=kind == "compiled")
         wrapped(drawn(dtype=torch.float64, seed=ranks.rank)).loss.backward()
         grads = {k: p.grad.clone() for k, p in objective.net.named_parameters()}
-        torch.save(grads, Path(out) / f"{kind}{ranks.rank}.pt")
+        torch.save(grads, Path(out) / f"{method}-{kind}{ranks.rank}.pt")
         del wrapped
 
 

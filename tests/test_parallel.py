@@ -1,5 +1,6 @@
 """Two ranks (gloo, on the CPU) against one process: same gradients, same training, same files."""
 
+import itertools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from helpers import drawn, gradients, network, tiny
 from PIL import Image
 from test_weights import save_tiny_vae
 from torch.testing import assert_close
+from warm import Rank
 
 from imf_lite import recipes, training
 from imf_lite.draws import Draws
@@ -26,8 +28,11 @@ from imf_lite.training import checkpoint
 HERE = Path(__file__).parent
 
 
-def start(size: int, *args) -> list[subprocess.Popen]:
-    """`size` ranks of tests/rank.py, as torchrun would start them."""
+def start(size: int, *args, fresh: bool = False) -> list:
+    """`size` ranks of tests/rank.py, in the environment that torchrun would give them.
+
+    fresh: each in an interpreter of its own; what is forked cannot compile.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -37,14 +42,15 @@ def start(size: int, *args) -> list[subprocess.Popen]:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
     }
-    command = [sys.executable, str(HERE / "rank.py"), *map(str, args)]
-    return [
-        subprocess.Popen(command, env=env | {"RANK": str(k), "LOCAL_RANK": str(k)}, stderr=subprocess.PIPE, text=True)
-        for k in range(size)
-    ]
+    words = tuple(map(str, args))
+    each = [env | {"RANK": str(k), "LOCAL_RANK": str(k)} for k in range(size)]
+    if not fresh:
+        return [Rank(of_rank, words) for of_rank in each]
+    command = [sys.executable, str(HERE / "rank.py"), *words]
+    return [subprocess.Popen(command, env=of_rank, stderr=subprocess.PIPE, text=True) for of_rank in each]
 
 
-def finish(ranks: list[subprocess.Popen]) -> list[str]:
+def finish(ranks: list) -> list[str]:
     """Wait for all; their messages. Fails where one failed."""
     try:
         said = [rank.communicate(timeout=120)[1] for rank in ranks]
@@ -77,12 +83,11 @@ def test_gradients_of_two_ranks_are_those_of_all_their_draws(tmp_path, kind, met
             assert_close(found[name], g, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["mf", "imf"])
-def test_compiled_ranks_have_the_same_gradients(tmp_path, method):
+def test_compiled_ranks_have_the_same_gradients(tmp_path):
     """DDP's own compiler would cut the graph into buckets, through the slope."""
-    finish(start(2, "compiled", method, tmp_path))
-    for k in (0, 1):
-        eager, compiled = (torch.load(tmp_path / f"{kind}{k}.pt") for kind in ("eager", "compiled"))
+    finish(start(2, "compiled", tmp_path, fresh=True))
+    for method, k in itertools.product(("mf", "imf"), (0, 1)):
+        eager, compiled = (torch.load(tmp_path / f"{method}-{kind}{k}.pt") for kind in ("eager", "compiled"))
         for name, g in eager.items():
             assert_close(compiled[name], g, rtol=1e-9, atol=1e-12)
 
@@ -124,7 +129,7 @@ def test_a_killed_rank_leaves_a_checkpoint_and_no_hung_process(tmp_path):
     tensors, counters = checkpoint.load(checkpoint.latest(tmp_path / "checkpoints"))
     assert counters["step"] >= 3 and tensors
     for rank in ranks:
-        rank.communicate()
+        rank.kill()
 
 
 def test_ranks_that_disagree_are_stopped_at_once(tmp_path):
