@@ -6,6 +6,7 @@ with several of them accumulates gradients, so the same parts give the same upda
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import traceback
@@ -51,7 +52,9 @@ class Ranks:
         if self.size == 1:
             return objective
         # buffers are constants, the same on every rank
-        return DistributedDataParallel(objective, gradient_as_bucket_view=True, broadcast_buffers=False)
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.14
+        return DistributedDataParallel(objective, gradient_as_bucket_view=True, **{sync: False})  # type: ignore[arg-type]
 
     def no_sync_until_last(self, wrapped: nn.Module, last: bool) -> AbstractContextManager:
         """A context for one of several micro-batches: ranks exchange gradients in the last one only."""
