@@ -56,10 +56,10 @@ def main(parameters: int = 100_000_000, out: Path | None = None) -> None:
                 stalls.append(time.perf_counter() - start)
                 writer.wait()
                 current.step += 1
+    stood = ", ".join(f"{stall:.2f}" for stall in stalls)
     print(
-        f"{parameters:,} parameters: written at once {at_once:.1f} s; by a thread, which once makes room in {reserved:.1f} s, "
-        f"training stands still for {', '.join(f'{stall:.2f}' for stall in stalls)} s: "
-        f"{max(stalls) / at_once:.3f} of it at most"
+        f"{parameters:,} parameters: written at once {at_once:.1f} s; by a thread, which makes room in {reserved:.1f} "
+        f"s, training stands still for {stood} s: {max(stalls) / at_once:.3f} of it at most"
     )
 
 
