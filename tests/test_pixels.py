@@ -195,7 +195,7 @@ def test_what_would_have_no_effect_or_no_sense_is_refused(spoilt, monkeypatch):
 
 def test_rows_turn_with_the_row_and_columns_with_the_column_and_the_prefix_not_at_all():
     cos, sin = grid_rope_table(3, (2, 4), 8)
-    assert (cos[:3] == 1).all() and (sin[:3] == 0).all() and cos.shape == (3 + 8, 4)
+    assert (cos[:3] == 1).all() and (sin[:3] == 0).all() and cos.shape == (3 + 8, 8)
     one_cos, one_sin = rope_table(4, 4)
     for patch in range(8):
         row, column = divmod(patch, 4)
@@ -669,7 +669,7 @@ def test_the_experiment_adds_trainings_to_its_tables(tmp_path, little_fashion, m
     monkeypatch.setattr(experiment, "map_jobs", lambda work, jobs, *args, workers: [work(job, *args) for job in jobs])
     monkeypatch.setattr(experiment.fashion, "SEEDS", (("report", 0),))
     score = {"fid": 9.0, "kid": 1.0, "precision": 0.5, "recall": 0.5, "agreement": 0.5, "floor": {"fid": 1.0}}
-    monkeypatch.setattr(experiment, "StoredEvaluator", lambda *_: lambda net, *_, **__: score)  # tested elsewhere
+    monkeypatch.setattr(experiment.fashion, "evaluator_of", lambda *_: lambda net, *_, **__: score)  # tested elsewhere
     main = partial(experiment.main, plane_steps=3, steps=2, out=tmp_path / "out", work=tmp_path / "work")
     monkeypatch.setattr(experiment, "TRAININGS", {"fashion_pixels_u": 2, "fashion_pixels_mf": 1})
     main(seeds=1, only=("fashion_pixels_u",), which=(0, 1))

@@ -20,7 +20,6 @@ from toy_experiments.experiments import (
     fashion,
     guidance,
     knobs,
-    plane,
     quality,
     runs,
     stability,
@@ -31,7 +30,7 @@ from toy_experiments.figures import sheets
 from toy_experiments.ground_truth import copies, datasets, distances
 from toy_experiments.ground_truth.datasets import EIGHT, GAUSSIAN, TRIANGLE
 from toy_experiments.ground_truth.exact import gaussian_u, gaussian_v, runge_kutta
-from toy_experiments.report import behaviour, claims
+from toy_experiments.report import behaviour, claims, plane
 
 
 def drawn_times(n, seed=0):
