@@ -1,6 +1,6 @@
 """Fashion-MNIST's networks trained again by other seeds, and the way from MF to iMF one change at a time.
 
-    python -m toy_experiments.experiments.trainings --seeds 3      (a part of make fashion)
+    python -m toy_experiments.experiments.trainings --seeds 3
 
 One training ranks nothing: fashion.py trains every recipe by seed 0, this adds the seeds after it, with the shipped
 autoencoder, classifier and reference. For a seed, all have the same data order and draws. The bridge leads from guided
