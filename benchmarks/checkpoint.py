@@ -46,9 +46,7 @@ def main(parameters: int = 100_000_000, out: Path | None = None) -> None:
         at_once = time.perf_counter() - start
         with checkpoint.Writer(Path(folder), keep=1) as writer:
             start = time.perf_counter()
-            writer.reserve(current)
-            assert writer.room is not None
-            writer.room.result()
+            writer.reserve(current).result()
             reserved, stalls = time.perf_counter() - start, []
             for _ in range(3):
                 start = time.perf_counter()

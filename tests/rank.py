@@ -51,7 +51,7 @@ def train(out: str, until: str) -> None:
 
 def prepare(folder: str, vae: str, out: str) -> None:
     """A folder of pictures, encoded by all ranks."""
-    for _ in preparation.prepare(folders.ClassFolders(folder, 32), load_vae(vae), "a vae", out, batch=2, save_every=1):
+    for _ in preparation.prepare(folders.ClassFolders(folder, 32), load_vae(vae), "a vae", out, batch=2, save_every=2):
         pass
 
 

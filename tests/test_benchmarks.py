@@ -8,7 +8,7 @@ from helpers import drawn, network
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import acceptance, checkpoint, loader, loop, sampling, step_cost
+from benchmarks import acceptance, checkpoint, loader, loop, recompute, sampling, step_cost
 from benchmarks.reference_step import ReferenceStep
 from imf_lite import guidance
 from imf_lite.configs import DiTConfig, Fixed, Flexible
@@ -107,6 +107,9 @@ def test_the_benchmarks_run(capsys):
     assert "training stands still" in capsys.readouterr().out
     loop.main(steps=3)
     assert "of it the loop" in capsys.readouterr().out
+    recompute.main(networks=("digits",), repeats=1, batch=16)
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| digits")]
+    assert len(rows) == 2 and all(float(row[4]) < 0.7 for row in rows)  # memory, counted by the allocator
 
 
 def test_the_acceptance_runs_at_toy_size_says_what_it_leaves_out_and_goes_on(tmp_path, capsys, monkeypatch):

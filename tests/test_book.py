@@ -1,5 +1,6 @@
 """The book's pages, made from the repository (Sphinx itself runs in `make book`)."""
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -57,3 +58,8 @@ def test_badges_become_words():
         pages.without_badge("[![Open in Colab](https://a/b.svg)](https://c/d.ipynb)")
         == "[Open in Colab](https://c/d.ipynb)"
     )
+
+
+def test_the_modules_of_the_reference_are_there():
+    named = re.findall(r"automodule:: (\S+)", "".join(path.read_text() for path in (pages.DOCS / "api").glob("*.md")))
+    assert len(named) > 30 and all(importlib.util.find_spec(name) for name in named)

@@ -222,13 +222,25 @@ def test_room_for_the_copies_is_made_while_training_goes_on(tmp_path):
     """So that the first save stalls no longer than the later ones."""
     current = state()
     with checkpoint.Writer(tmp_path) as writer:
-        writer.reserve(current)
-        writer.room.result()
+        writer.reserve(current).result()
         room = {name: copy.data_ptr() for name, copy in writer.copies.items()}
         assert room.keys() == current.tensors().keys()
         writer.save(current)
         assert {name: copy.data_ptr() for name, copy in writer.copies.items()} == room
     assert torch.equal(checkpoint.load(checkpoint.latest(tmp_path))[0]["net/weight"], current.net.weight)
+
+
+def test_a_run_makes_room_before_its_first_checkpoint(tmp_path, monkeypatch):
+    room, save = [], checkpoint.Writer.save
+
+    def seen(self, state, *args):
+        room.append((set(self.copies) if self.room and self.room.result() is None else set(), set(state.tensors())))
+        save(self, state, *args)
+
+    monkeypatch.setattr(checkpoint.Writer, "save", seen)
+    list(train(tiny(), tmp_path, device="cpu"))
+    there, wanted = room[0]
+    assert there == wanted and any(name.startswith("optimizer/exp_avg_sq/") for name in there)
 
 
 def test_milestones_stay_when_their_checkpoints_are_gone(tmp_path):
@@ -243,7 +255,7 @@ def test_milestones_stay_when_their_checkpoints_are_gone(tmp_path):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in kept.state_dict().items())
     notes = weights.read_notes(tmp_path / "averages/step-000000004")
     assert notes["step"] == 4 and notes["recipe"]["name"] == recipe.name
-    with pytest.raises(ValueError, match="milestone_every = 3; it must be a multiple of 2"):
+    with pytest.raises(ValueError, match="milestone_every = 3; it must be a multiple of save_every = 2"):
         tiny(save_every=2, milestone_every=3)
 
 

@@ -292,7 +292,7 @@ def test_the_autoencoder_learns_and_resumes(tmp_path):
 
 
 def again_by_other_seeds(folder, monkeypatch):
-    """What follows in `make fashion`: rows of two seeds, then of a third, which leaves them as they are."""
+    """Beside what `make fashion` made: rows of two seeds, then of a third, which leaves them as they are."""
     monkeypatch.setattr(trainings, "map_jobs", lambda f, jobs, *args, workers: [f(job, *args) for job in jobs])
     monkeypatch.setattr(trainings, "REPORTED", pipeline.SEEDS[1:])
     where = {"steps": 3, "out": folder / "out", "work": folder / "again"}
@@ -311,10 +311,10 @@ def again_by_other_seeds(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "next_name"), list(itertools.pairwise(("fashion_mf", *trainings.TO_IMF, "bridge_tokens")))
+    ("name", "next_name"), list(itertools.pairwise(("fashion_mf", *trainings.TO_IMF, "bridge_tokens", "fashion_imf")))
 )
 def test_a_step_of_the_bridge_changes_one_thing(name, next_name):
-    """At equal seed: the loss, the v-head, the scale as input, the interval, tokens."""
+    """At equal seed: the loss, the v-head, the scale as input, the interval, tokens, modern blocks."""
     a, b = (json.loads(trainings.recipe(n, 1).to_json()) for n in (name, next_name))
     differ = {k for k in a if k != "name" and a[k] != b[k]}
     inside = {k for k in a["net"] if a["net"][k] != b["net"].get(k)} if differ >= {"net"} else set()
@@ -323,6 +323,7 @@ def test_a_step_of_the_bridge_changes_one_thing(name, next_name):
         "bridge_head": ({"net"}, {"v_depth"}),
         "bridge_omega": ({"net", "guidance"}, {"guided"}),
         "bridge_interval": ({"net"}, {"guided"}),
+        "fashion_imf": ({"net"}, {"modern"}),
     }
     if next_name in allowed:
         assert (differ, inside) == allowed[next_name]

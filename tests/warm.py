@@ -9,10 +9,11 @@ import sys
 import tempfile
 from multiprocessing import get_context
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).parent
-# where the server finds what it is to import: Python 3.11 does not hand it sys.path
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
+WHERE = os.pathsep.join([str(HERE), str(HERE.parent)])
+"""where the server finds what it is to import: Python 3.11 does not hand it sys.path"""
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rank", "torch._dynamo"])
 
@@ -33,7 +34,8 @@ class Rank:
         file, self.said = tempfile.mkstemp()
         os.close(file)
         self.process = CONTEXT.Process(target=job, args=(env, self.said, args))
-        self.process.start()
+        with mock.patch.dict(os.environ, PYTHONPATH=WHERE):  # the first start starts the server, too
+            self.process.start()
 
     @property
     def returncode(self) -> int | None:
@@ -48,6 +50,7 @@ class Rank:
     def communicate(self, timeout: float | None = None) -> tuple[None, str]:
         self.wait(timeout)
         said = Path(self.said).read_text()
+        Path(self.said).unlink()
         return None, said
 
     def send_signal(self, number: int) -> None:

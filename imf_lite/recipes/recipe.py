@@ -102,7 +102,8 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1.")
         if self.milestone_every % self.save_every:
-            raise ValueError(f"milestone_every = {self.milestone_every}; it must be a multiple of {self.save_every}.")
+            wanted = f"it must be a multiple of save_every = {self.save_every}"
+            raise ValueError(f"milestone_every = {self.milestone_every}; {wanted}.")
         if any(c in self.name for c in "/\\") or self.name.startswith("."):
             raise ValueError(f"name = {self.name!r}; it names a folder: letters, digits, - and _, e.g. mine.")
         if self.p > 10 or self.seed >= 2**63:

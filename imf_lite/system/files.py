@@ -81,7 +81,7 @@ def read_tensors(path: Path, part: str | None = None) -> tuple[dict[str, Tensor]
     if "parts" in header:
         known = json.loads(header["parts"]) if digest({}, counters + header["parts"]) == header["sha256"] else {}
         found = {k: of_part(tensors, k) for k in known if not alone or k == part}
-        covered = sum(map(len, found.values())) == len(tensors)
+        covered = set().union(*found.values()) == tensors.keys()
         whole = bool(known) and covered and all(known[k] == digest(some) for k, some in found.items())
     else:
         whole = digest(tensors, counters) == header["sha256"]

@@ -161,9 +161,10 @@ class Writer(AbstractContextManager):
         finally:
             self.pool.shutdown()
 
-    def reserve(self, state: State) -> None:
+    def reserve(self, state: State) -> Future:
         """Make room for the copies while training goes on: fresh memory costs many times the copy."""
         self.room = self.pool.submit(self.make_room, state.tensors())
+        return self.room
 
     def make_room(self, tensors: dict[str, Tensor]) -> None:
         """Memory for a copy of each tensor that has none yet, touched so that the system hands it out."""

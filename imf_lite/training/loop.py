@@ -39,7 +39,7 @@ from ..system.lock import locked
 from ..system.rng import generator
 from . import checkpoint, flops
 from .batches import DRAWS, ahead, batch
-from .optimizers import make_optimizer
+from .optimizers import Optimizers, make_optimizer
 from .records import Record, means
 from .runs import copy_weights, keep_average, restore_or_begin
 
@@ -133,11 +133,9 @@ def run(
                 stop_at(out, data, state.step, grad_norm, float(steps[-1].loss.detach()), ranks)
             if state.step == began:
                 ranks.assert_equal(grad_norm, "gradients")
-            for group in optimizer.param_groups:
-                group["lr"] = lr = learning_rate(recipe, state.step)
+            lr = learning_rate(recipe, state.step)
             if finite:
-                clip(gradients, grad_norm, recipe.clip)
-                optimizer.step()
+                update(recipe, optimizer, gradients, grad_norm, lr)
                 for average, decay in zip(averages, recipe.decays(state.images), strict=True):
                     torch._foreach_lerp_(average, weights, 1 - decay)
             state.step, state.images = state.step + 1, state.images + recipe.batch
@@ -222,10 +220,13 @@ def backward(
     return report
 
 
-def clip(gradients: list[Tensor], norm: float, largest: float | None) -> None:
-    """Scale gradients of norm `norm` down to norm `largest`, in place, if they exceed it; None: never."""
-    if largest is not None and norm > largest:
-        torch._foreach_mul_(gradients, largest / norm)
+def update(recipe: Recipe, optimizer: Optimizers, gradients: list[Tensor], norm: float, lr: float) -> None:
+    """One update at a learning rate, by gradients of norm `norm`; those above the recipe's clip are scaled down."""
+    if recipe.clip is not None and norm > recipe.clip:
+        torch._foreach_mul_(gradients, recipe.clip / norm)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
 
 
 def warn_of_initial_weights(state: checkpoint.State) -> None:

@@ -140,11 +140,11 @@ def network(name: str, work: Path, made: Path, steps: int | None) -> list[dict]:
     """Train one recipe, keep its averaged weights as fp16 without the v-branch, and measure them: rows of the table."""
     recipe = recipes.get(name, **({"steps": steps} if steps else {}))
     out, folder = work / name, (made if name in SHIPPED else work) / "networks" / name
-    net, evaluator = trained(recipe, out, folder, made)
+    net, evaluator = trained(recipe, out, folder, made, CURVE_EVERY)
     return scores(name, recipe, net, evaluator, out)
 
 
-def trained(recipe: recipes.Recipe, out: Path, folder: Path, made: Path, every: int = CURVE_EVERY) -> tuple:
+def trained(recipe: recipes.Recipe, out: Path, folder: Path, made: Path, every: int) -> tuple:
     """Train a recipe in `out`, keep its averaged weights in `folder`: that network as it is stored, and its evaluator.
 
     made: where classifier and reference lie. every: updates between two points of its curve.

@@ -51,18 +51,18 @@ def train(job: tuple[str, int], work: Path, steps: int | None) -> list[dict]:
     chosen = recipe(name, seed)
     chosen = recipes.override(chosen, {"steps": steps}) if steps else chosen
     out = work / f"{name}-{seed}"
-    net, evaluator = fashion.trained(chosen, out, out.with_name(f"{out.name}-weights"), pretrained_folder("fashion"))
+    kept, ships = out.with_name(f"{out.name}-weights"), pretrained_folder("fashion")
+    net, evaluator = fashion.trained(chosen, out, kept, ships, fashion.CURVE_EVERY)
     wanted: list = [(nfe, None, None) for nfe in (1, 2, 4)]
     chosen_by: list[dict] = []
     if net.guided != "no":
-        settings = [s for s in fashion.GUIDANCE[1] if net.guided == "interval" or s[1] == fashion.ALWAYS]
-        settings = [(omega, interval if net.guided == "interval" else None) for omega, interval in settings]
+        settings: list = fashion.GUIDANCE[1]  # the first is no guidance
+        if net.guided == "omega":
+            settings = [(omega, None) for omega, interval in settings if interval == fashion.ALWAYS]
         every = [(1, *setting) for setting in settings]
         chosen_by = fashion.measure(name, chosen, net, evaluator, out, every, fashion.SEEDS[:1])
         best = settings[min(range(len(settings)), key=lambda k: chosen_by[k]["fid"])]
-        always = fashion.ALWAYS if net.guided == "interval" else None
-        wanted = [(1, 1.0, always), *((nfe, *best) for nfe in (1, 2))]
-        wanted = list(dict.fromkeys(wanted))
+        wanted = list(dict.fromkeys([every[0], (1, *best), (2, *best)]))
     rows = chosen_by + fashion.measure(name, chosen, net, evaluator, out, wanted, REPORTED)
     return [{"training": seed, **row} for row in rows]
 
