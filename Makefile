@@ -38,8 +38,10 @@ claims: $(READY)  ## run all experiments behind CLAIMS.md again, except Fashion-
 family: $(READY)  ## MF, iMF and their relatives on the same draws: 20 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.family
 
-fashion: $(READY)  ## Fashion-MNIST from scratch: about four hours
-	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.fashion
+SEEDS ?= 1
+LONGER ?= 0
+fashion: $(READY)  ## Fashion-MNIST from scratch: about four hours; SEEDS=3 LONGER=1: several trainings, and longer ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.fashion --seeds $(SEEDS) --longer $(LONGER)
 
 pixels: $(READY)  ## u- against x-prediction, in the plane and on Fashion-MNIST's pixels: about an hour and a half
 	OMP_NUM_THREADS=1 $(BIN)/python -m toy_experiments.experiments.pixels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .conditions import Cond
 from .configs import OMEGA_MAX
-from .system.rng import generator
+from .system.rng import Stream, stream
 
 Interval = tuple[float, float]
 
@@ -143,9 +143,10 @@ def blocks(
     for start in range(0, n, batch)[which]:
         count = min(batch, n - start)
         if each:
-            drawn = [torch.randn(net.shape, generator=generator("cpu", seed, start + k)) for k in range(count)]
-            e = torch.stack(drawn).to(device)
+            own = (stream("cpu", Stream.SAMPLE, seed, start + k) for k in range(count))
+            e = torch.stack([torch.randn(net.shape, generator=g) for g in own]).to(device)
         else:
-            e = torch.randn(count, *net.shape, generator=generator(device, seed, start), device=device)
+            g = stream(device, Stream.NOISE, seed, start)
+            e = torch.randn(count, *net.shape, generator=g, device=device)
         labels = None if y is None else y[start : start + len(e)]
         yield sampler(net, e, labels, steps, omega, interval), labels

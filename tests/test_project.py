@@ -82,10 +82,11 @@ MAY_IMPORT = {
     "parameters": set(),
     "tables": set(),
     "rehearsal": set(),
+    "fashion_assets": set(),
     "ground_truth": set(),
     "figures": set(),
     "exercises": {"tables", "ground_truth"},
-    "experiments": {"tables", "ground_truth", "figures"},
+    "experiments": {"tables", "ground_truth", "figures", "fashion_assets"},
     "report": {"tables", "ground_truth", "figures", "experiments"},
 }
 WITHIN_THE_METHOD = {

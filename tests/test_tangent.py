@@ -64,8 +64,7 @@ def test_errors_at_the_ends_are_those_of_each_methods_gradient(net):
     for beta, method in ((0.0, "mf"), (1.0, "imf")):
         many = []
         for i in range(k):
-            rows = torch.randint(len(x), (64,), generator=generator("cpu", i))
-            many.append(gradient(net, draw(x[rows], None, DrawConfig(), generator("cpu", 1, i)), method))
+            many.append(gradient(net, decomposition.mini_batch(x, 64, DrawConfig(), i), method))
         bias, variance = decomposition.at_beta(errors, beta)
         assert variance == pytest.approx(float(torch.stack(many).var(0).sum()), rel=1e-3)
         assert bias == pytest.approx(beta * errors["bias"])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..configs import Normalisation
 from ..system.files import read_json, sha256
-from ..system.rng import generator
+from ..system.rng import Stream, stream
 from .normalisation import Latents, latent_space
 from .pixels import PixelSplit
 
@@ -56,7 +56,7 @@ class LatentSplit:
     def batch(self, indices: Tensor, *seeds: int) -> tuple[Tensor, Tensor | None]:
         """Latents (B, C, h, w) and labels (B,) at `indices`; the seeds decide the draw from the posterior."""
         mean, std = torch.from_numpy(self.moments[self.rows[indices.numpy()]]).chunk(2, dim=1)
-        drawn = mean + std * torch.randn(mean.shape, generator=generator("cpu", *seeds))
+        drawn = mean + std * torch.randn(mean.shape, generator=stream("cpu", Stream.POSTERIOR, *seeds))
         return self.latents.normalise(drawn), None if self.y is None else self.y[indices]
 
 

@@ -19,7 +19,7 @@ from ..data import digits
 from ..data.images import to_uint8
 from ..system.files import cached_tensors, digest, read_tensors
 from ..system.paths import cache_folder, pretrained_folder
-from ..system.rng import generator
+from ..system.rng import Stream, stream
 
 
 class Classifier(nn.Module):
@@ -108,7 +108,7 @@ def _train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = make()
-    g, shift = generator("cpu", seed), max(1, net.size // 16)
+    g, shift = stream("cpu", Stream.CLASSIFIER, seed), max(1, net.size // 16)
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
     steps = epochs * (len(images) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)

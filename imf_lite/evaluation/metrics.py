@@ -15,7 +15,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from ..system.rng import generator
+from ..system.rng import Stream, stream
 from .extractors import extract
 from .references import Reference, from_features
 
@@ -52,7 +52,7 @@ def floor(features: Tensor, y: Tensor, n: int, m: int, draws: int = 10) -> dict[
     """What real images score: mean over pairs of disjoint, class-balanced sets of n and of m, with FID's spread."""
     scores = []
     for k in range(draws):
-        a, b = disjoint(y, n, m, generator("cpu", k))
+        a, b = disjoint(y, n, m, stream("cpu", Stream.FLOOR, k))
         compared = compare(features[a], from_features(features[b], ""))
         scores.append({name: score for name, score in compared.items() if score is not None})  # all: features are known
     return {name: mean(s[name] for s in scores) for name in scores[0]} | {"fid_std": stdev(s["fid"] for s in scores)}

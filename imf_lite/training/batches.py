@@ -11,18 +11,15 @@ import torch
 
 from ..data import Data
 from ..recipes import Recipe
-from ..system.rng import generator
-
-ORDER, DRAWS, POSTERIOR, FLIP = 1, 2, 3, 4
-"""streams of random numbers: the order of the data, a step's draws, the posterior of latents, mirrored images"""
+from ..system.rng import Stream, stream
 
 
 def batch(recipe: Recipe, data: Data, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Samples and labels of one micro-batch of an update; they depend on its number, not on the rank that asks."""
     rows = batch_indices(len(data.train), recipe, step).chunk(recipe.parts)[part]
-    x, y = data.train.batch(rows, recipe.seed, POSTERIOR, part, step)
+    x, y = data.train.batch(rows, recipe.seed, part, step)
     if recipe.flip:
-        mirrored = torch.rand(len(x), generator=generator("cpu", recipe.seed, FLIP, part, step)) < 0.5
+        mirrored = torch.rand(len(x), generator=stream("cpu", Stream.FLIP, recipe.seed, part, step)) < 0.5
         x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
     return x, y
 
@@ -36,7 +33,7 @@ def batch_indices(n: int, recipe: Recipe, step: int) -> torch.Tensor:
 @lru_cache(maxsize=1)
 def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of an epoch, kept while it lasts."""
-    return torch.randperm(n, generator=generator("cpu", seed, ORDER, epoch))
+    return torch.randperm(n, generator=stream("cpu", Stream.ORDER, seed, epoch))
 
 
 def ahead(jobs: Iterable[Callable], threads: int) -> Iterator:

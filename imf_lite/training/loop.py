@@ -36,9 +36,9 @@ from ..system.devices import matmul_precision, pick_device
 from ..system.distributed import Ranks
 from ..system.files import write_text
 from ..system.lock import locked
-from ..system.rng import generator
+from ..system.rng import Stream, stream
 from . import checkpoint, flops
-from .batches import DRAWS, ahead, batch
+from .batches import ahead, batch
 from .optimizers import Optimizers, make_optimizer
 from .records import Record, means
 from .runs import copy_weights, keep_average, restore_or_begin
@@ -212,7 +212,7 @@ def backward(
     """Add the gradient of one micro-batch's share of the loss, by draws of its own, and return what it reports."""
     x, y = samples
     here = ranks.share(recipe.parts)
-    g = generator(device, recipe.seed, DRAWS, part, step)
+    g = stream(device, Stream.DRAWS, recipe.seed, part, step)
     draws = draw(x.to(device), None if y is None else y.to(device), recipe.draws, g, guided, recipe.net.noise_scale)
     with matmul_precision(recipe.precision), ranks.no_sync_until_last(loss, part == here[-1]):
         report: Step = loss(draws)

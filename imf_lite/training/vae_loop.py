@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..system.files import digest, write_text
-from ..system.rng import generator
+from ..system.rng import Stream, stream
 from . import checkpoint
 
 
@@ -86,7 +86,7 @@ def train_vae(images: Tensor, recipe: VAERecipe, perceptual_net, out: str | Path
     average: list[Tensor] = list(state.ema.parameters())
     weights = list(vae.parameters())
     while state.step < recipe.steps:
-        g = generator("cpu", recipe.seed, state.step)
+        g = stream("cpu", Stream.AUTOENCODER, recipe.seed, state.step)
         x = images[torch.randint(len(images), (recipe.batch,), generator=g)].float() / 127.5 - 1
         optimizer.zero_grad(set_to_none=True)
         loss = vae_loss(vae, x, recipe, perceptual_net, g)

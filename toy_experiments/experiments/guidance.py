@@ -29,11 +29,12 @@ from imf_lite.evaluation.evaluator import Evaluator
 from imf_lite.networks import Network, build
 from imf_lite.recipes import Recipe, counterpart
 from imf_lite.sampling import generate, sample
-from imf_lite.system.rng import generator
+from imf_lite.system.rng import stream
 
 from ..ground_truth.datasets import THREE_CLASSES, load_classes
 from ..ground_truth.distances import sliced_wasserstein
 from ..ground_truth.exact import runge_kutta
+from ..ground_truth.streams import ToyStream
 from ..tables import RESULTS, write_table
 from .runs import map_jobs, plane_guided
 
@@ -79,7 +80,7 @@ def field_errors(net, omega: float, seed: int = 0) -> dict[str, float]:
     error_u, error_c: root mean square distances to the exact fields. carried: the coefficient of v_u's error in v_c's,
     by least squares; a network that has otherwise converged has 1 - omega.
     """
-    g, n = generator("cpu", seed, 3), PLANE_N
+    g, n = stream("cpu", ToyStream.FIELD, seed), PLANE_N
     x, y = THREE_CLASSES.labelled(n, g)
     t = torch.rand(n, 1, generator=g)
     z = (1 - t) * x + t * torch.randn(n, 2, generator=g)
@@ -96,7 +97,7 @@ def measure_plane(net, seed: int = 0) -> list[dict]:
     distance and floor are sliced Wasserstein distances within a class, of the network's and of exact samples to exact
     samples from other noise; rms is the distance between the ends of equal noise.
     """
-    e, other = (torch.randn(PLANE_N, 2, generator=generator("cpu", seed, k)) for k in (1, 2))
+    e, other = (torch.randn(PLANE_N, 2, generator=stream("cpu", ToyStream.STARTS, seed, k)) for k in (0, 1))
     y = torch.arange(PLANE_N) % len(THREE_CLASSES.means)
     rows = []
     for omega in PLANE_OMEGAS:

@@ -25,11 +25,12 @@ from imf_lite.data.images import to_uint8
 from imf_lite.pretrained import weights
 from imf_lite.sampling import generate
 from imf_lite.system.paths import pretrained_folder
-from imf_lite.system.rng import generator
+from imf_lite.system.rng import stream
 
 from ..ground_truth import datasets, distances
+from ..ground_truth.streams import ToyStream
 from ..tables import RESULTS, write_table
-from . import fashion
+from . import trainings
 from .runs import Job, curve, loss_summary, map_jobs, merged, plane
 
 DIMS = (2, 8, 32, 128)
@@ -42,7 +43,7 @@ SHOWN, CURVE_EVERY = 8, 1000
 
 def frame(dims: int) -> Tensor:
     """A random orthonormal map from the plane into D dimensions, (D, 2), fixed by D."""
-    return torch.linalg.qr(torch.randn(dims, 2, generator=generator("cpu", dims)))[0]
+    return torch.linalg.qr(torch.randn(dims, 2, generator=stream("cpu", ToyStream.FRAME, dims)))[0]
 
 
 def embedded(flat: Data, dims: int) -> Data:
@@ -77,8 +78,8 @@ def run_fashion(job: tuple[str, int], work: Path, steps: int | None) -> list[dic
     recipe = recipes.get(name, seed=seed, **({"steps": steps} if steps else {}))
     out = work / f"{name}-{seed}"
     kept, ships = out.with_name(f"{out.name}-weights"), pretrained_folder("fashion")
-    net, evaluator = fashion.trained(recipe, out, kept, ships, CURVE_EVERY)
-    rows = fashion.scores(name, recipe, net, evaluator, out)
+    net, evaluator = trainings.trained(recipe, out, kept, ships, CURVE_EVERY)
+    rows = trainings.scores(name, recipe, net, evaluator, out)
     return [{"training": seed, **row} for row in rows if row["half"] == "report"]
 
 
@@ -126,20 +127,20 @@ def main(
             map_jobs(run_plane, jobs, work / f"plane-{plane_steps}", workers=workers),
         )
         write_table(out / "pixels-plane.csv", [row | {"floor": floor} for row in rows])
-    trainings = [(name, k) for k in which for name in only if k < TRAININGS[name]]
-    if not trainings:
+    planned = [(name, k) for k in which for name in only if k < TRAININGS[name]]
+    if not planned:
         return
-    scored = map_jobs(run_fashion, trainings, work, steps, workers=workers)
+    scored = map_jobs(run_fashion, planned, work, steps, workers=workers)
     write_table(
         out / "pixels.csv", merged(out / "pixels.csv", [r for rows in scored for r in rows], ("network", "training"))
     )
-    courses = [{"training": k, **row} for name, k in trainings for row in curve(name, work / f"{name}-{k}")]
+    courses = [{"training": k, **row} for name, k in planned for row in curve(name, work / f"{name}-{k}")]
     write_table(out / "pixels-curves.csv", merged(out / "pixels-curves.csv", courses, ("network", "training")))
     before = dict(np.load(out / "pixels.npz")) if (out / "pixels.npz").exists() else {}
-    np.savez_compressed(out / "pixels.npz", **before | arrays(work, trainings))
+    np.savez_compressed(out / "pixels.npz", **before | arrays(work, planned))
     if ship is None and steps is None:
         ship = pretrained_folder("fashion") / "networks" / SHIPPED
-    if ship is not None and (SHIPPED, 0) in trainings:
+    if ship is not None and (SHIPPED, 0) in planned:
         shutil.copytree(work / f"{SHIPPED}-0-weights", ship, dirs_exist_ok=True)
 
 

@@ -24,10 +24,11 @@ from imf_lite.configs import DrawConfig
 from imf_lite.draws import draw
 from imf_lite.evaluation.evaluator import Evaluator
 from imf_lite.networks import Network
-from imf_lite.system.rng import generator
+from imf_lite.system.rng import stream
 from imf_lite.training import checkpoint
 
 from ..ground_truth import datasets, distances
+from ..ground_truth.streams import ToyStream
 from ..tables import RESULTS, write_table
 from .runs import Job, map_jobs, plane, samples
 
@@ -56,14 +57,15 @@ def jobs(seeds: int, digits: int, points: int) -> list[Job]:
 
 def corner_rows(config: DrawConfig, rows: int = 128_000, seed: int = 0) -> int:
     """How many of `rows` rows with r < t are drawn with t > 0.95 and r < 0.05."""
-    d = draw(torch.zeros(round(rows / config.p_r_neq_t), 1), None, config, generator("cpu", seed))
+    d = draw(torch.zeros(round(rows / config.p_r_neq_t), 1), None, config, stream("cpu", ToyStream.CORNER, seed))
     return int(((d.t > LATE) & (d.r < EARLY))[d.n_eq :].sum())
 
 
 @cache
 def exact_places(n: int = 1000) -> dict[str, tuple[Tensor, ...]]:
     """Points z, times r, t and the exact u on eight Gaussians: at the corner, and at the baseline's times (r < t)."""
-    d = draw(datasets.EIGHT.sample(n, generator("cpu", 0, 1)), None, DrawConfig(p_r_neq_t=1.0), generator("cpu", 0, 2))
+    g = stream("cpu", ToyStream.PLACES, 0)
+    d = draw(datasets.EIGHT.sample(n, g), None, DrawConfig(p_r_neq_t=1.0), g)
     places = {"corner": (d.e, 0 * d.t, 0 * d.t + 1), "bulk": ((1 - d.t) * d.x + d.t * d.e, d.r, d.t)}
     return {name: (*place, datasets.EIGHT.u(*place, steps=50)) for name, place in places.items()}
 

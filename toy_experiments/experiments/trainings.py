@@ -1,29 +1,28 @@
-"""Fashion-MNIST's networks trained again by other seeds, and the way from MF to iMF one change at a time.
+"""Fashion-MNIST's networks: five recipes, the way from MF to iMF one change at a time, and what each scores.
 
-    python -m toy_experiments.experiments.trainings --seeds 3
-
-One training ranks nothing: fashion.py trains every recipe by seed 0, this adds the seeds after it, with the shipped
-autoencoder, classifier and reference. For a seed, all have the same data order and draws. The bridge leads from guided
-MF to guided iMF; each of its steps differs from its neighbour in one thing. Scale and interval are chosen on other
-noise than what is reported, for each training alone. Writes fashion-trainings.csv and fashion-trainings-curves.csv,
-keeps rows that are there, and resumes where it was interrupted.
+One training ranks nothing: every network is trained by several seeds, and for a seed all have the same data order and
+draws. The bridge leads from guided MF to guided iMF; each of its steps differs from its neighbour in one thing.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import tyro
+import torch
 
-from imf_lite import recipes
-from imf_lite.configs import Flexible
-from imf_lite.system.paths import pretrained_folder
+from imf_lite import recipes, training
+from imf_lite.configs import Fixed, Flexible
+from imf_lite.pretrained import weights
+from imf_lite.system import files
 
-from ..tables import RESULTS, write_table
-from . import fashion
-from .runs import curve, map_jobs, merged
+from .runs import curve, follow
 
-AGAIN = ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain")
+RECIPES = ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
+SHIPPED = ("fashion_imf", "fashion_imf_plain", "fashion_mf_plain", "fashion_fm_plain")
 TO_IMF = {
     # from fashion_mf: MF's loss, adaLN-zero, one scale baked in
     "bridge_boundary": {"method": "imf"},
@@ -32,68 +31,117 @@ TO_IMF = {
     "bridge_interval": {"method": "imf", "net.v_depth": 3, "net.guided": "interval", "guidance": Flexible()},
     # to fashion_imf, whose conditions are tokens: classic blocks, as before, and then modern ones
 }
-NAMES = (*AGAIN, *TO_IMF, "bridge_tokens")
-REPORTED = tuple(seed for seed in fashion.SEEDS if seed[0] == "report")
+BRIDGE = (*TO_IMF, "bridge_tokens")
+LONGER = {f"{name}_longer": name for name in ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain")}
+"""four times the updates, and of its schedule"""
+N = 2000
+SEEDS = (("choose", 100), ("report", 0), ("report", 1), ("report", 2))
+ALWAYS, SOMETIMES = (0.0, 1.0), (0.2, 0.8)
+OMEGAS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+GUIDANCE: dict[int, list] = {
+    # evaluations: scales and intervals that are tried
+    1: [*((omega, ALWAYS) for omega in OMEGAS), *((omega, SOMETIMES) for omega in (1.0, 2.0, 4.0, 8.0))],
+    2: [(omega, ALWAYS) for omega in (1.0, 2.0, 4.0)],
+}
+MEASUREMENT = ("nfe", "omega", "t_min", "t_max", "half", "seed")  # what tells one from another
+CURVE_EVERY = 500
 
 
-def recipe(name: str, seed: int) -> recipes.Recipe:
+class Training(NamedTuple):
+    """One training: a network's name and its seed."""
+
+    network: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Name of its folders."""
+        return f"{self.network}-{self.seed}"
+
+
+def recipe(name: str, seed: int = 0) -> recipes.Recipe:
     """The run called `name`, by a seed."""
     if name == "bridge_tokens":
         return recipes.override(recipes.get("fashion_imf", seed=seed), {"name": name, "net.modern": False})
     if name in TO_IMF:
         return recipes.override(recipes.get("fashion_mf", seed=seed), {"name": name, **TO_IMF[name]})
+    if name in LONGER:
+        short = recipes.get(LONGER[name], seed=seed)
+        return recipes.override(short, {"name": name, "steps": 4 * short.steps, "warmup": 4 * short.warmup})
     return recipes.get(name, seed=seed)
 
 
-def train(job: tuple[str, int], work: Path, steps: int | None) -> list[dict]:
-    """Train a recipe by one seed and measure it: rows of the table."""
-    name, seed = job
-    chosen = recipe(name, seed)
+def train_and_measure(job: Training, work: Path, made: Path, steps: int | None) -> list[dict]:
+    """Train, keep the averaged weights as fp16 without the v-branch in `work`/networks, and measure them: rows."""
+    chosen, out = recipe(*job), work / "runs" / job.folder
     chosen = recipes.override(chosen, {"steps": steps}) if steps else chosen
-    out = work / f"{name}-{seed}"
-    kept, ships = out.with_name(f"{out.name}-weights"), pretrained_folder("fashion")
-    net, evaluator = fashion.trained(chosen, out, kept, ships, fashion.CURVE_EVERY)
-    wanted: list = [(nfe, None, None) for nfe in (1, 2, 4)]
-    chosen_by: list[dict] = []
-    if net.guided != "no":
-        settings: list = fashion.GUIDANCE[1]  # the first is no guidance
-        if net.guided == "omega":
-            settings = [(omega, None) for omega, interval in settings if interval == fashion.ALWAYS]
-        every = [(1, *setting) for setting in settings]
-        chosen_by = fashion.measure(name, chosen, net, evaluator, out, every, fashion.SEEDS[:1])
-        best = settings[min(range(len(settings)), key=lambda k: chosen_by[k]["fid"])]
-        wanted = list(dict.fromkeys([every[0], (1, *best), (2, *best)]))
-    rows = chosen_by + fashion.measure(name, chosen, net, evaluator, out, wanted, REPORTED)
-    return [{"training": seed, **row} for row in rows]
+    net, evaluator = trained(chosen, out, work / "networks" / job.folder, made, CURVE_EVERY)
+    return [{"training": job.seed, **row} for row in scores(job.network, chosen, net, evaluator, out)]
 
 
-def main(
-    seeds: int = 3, which: tuple[int, ...] | None = None, only: tuple[str, ...] = NAMES, steps: int | None = None,
-    out: Path = RESULTS, work: Path = Path("runs/trainings"), workers: int = 2,
-) -> None:  # fmt: skip
-    """Train and measure; rows of trainings that are not asked for stay as they are.
+def trained(recipe: recipes.Recipe, out: Path, folder: Path, made: Path, every: int) -> tuple:
+    """Train a recipe in `out`, keep its averaged weights in `folder`: that network as it is stored, and its evaluator.
 
-    Args:
-        seeds: trainings of each recipe, by seeds 0, 1, ...; seed 0 of the recipes that fashion.py trains is there.
-        which: only these seeds, even 0.
-        only: names of the runs.
-        steps: updates of each; default: the recipe's.
-        out: folder of the results.
-        work: folder of the runs.
-        workers: processes.
+    made: where classifier and reference lie. every: updates between two points of its curve.
     """
-    if unknown := set(only) - set(NAMES):
-        raise ValueError(f"there is no run {sorted(unknown)[0]!r} here: choose among {', '.join(NAMES)}.")
-    fashion.prepare()
-    jobs = [(name, k) for k in which or range(seeds) for name in only if which or k or name not in AGAIN]
-    rows = map_jobs(train, jobs, work, steps, workers=workers)
-    out.mkdir(parents=True, exist_ok=True)
-    path, keys = out / "fashion-trainings.csv", ("network", "training")
-    write_table(path, merged(path, [row for of in rows for row in of], keys))
-    courses = [{"training": k, **row} for name, k in jobs for row in curve(name, work / f"{name}-{k}")]
-    path = out / "fashion-trainings-curves.csv"
-    write_table(path, merged(path, courses, keys))
+    evaluator = follow(recipe, out, partial(evaluator_of, made, out), every)
+    notes = {k: training.read_run(out)[k] for k in ("recipe", "latents", "classes")}
+    weights.save_pretrained(weights.without_v(training.load_network(out, "cpu")), folder, notes, torch.float16)
+    return weights.load(folder), evaluator
 
 
-if __name__ == "__main__":
-    tyro.cli(main)
+def evaluator_of(made: Path, run: Path):
+    """The evaluator of a run's samples."""
+    from imf_lite.evaluation.evaluator import StoredEvaluator
+
+    return StoredEvaluator(made, training.images_of(run), "fashion")
+
+
+def scores(name: str, recipe: recipes.Recipe, net, evaluator, out: Path) -> list[dict]:
+    """What a network scores, guided ones over scales and intervals: on one seed to choose by, and three to report."""
+    wanted: list = [(nfe, None, None) for nfe in ((1, 2, 4, 64) if recipe.method == "fm" else (1, 2, 4))]
+    if net.guided != "no":
+        wanted = [(nfe, *setting) for nfe, settings in GUIDANCE.items() for setting in settings]
+    if net.guided == "omega":
+        wanted = [(nfe, omega, None) for nfe, omega, interval in wanted if interval == ALWAYS]
+    return measure(name, recipe, net, evaluator, out, wanted, SEEDS)
+
+
+def measure(
+    name: str, recipe: recipes.Recipe, net, evaluator, out: Path,
+    wanted: list[tuple[int, float | None, tuple[float, float] | None]], seeds: tuple[tuple[str, int], ...],
+) -> list[dict]:  # fmt: skip
+    """Scores at evaluations, scales and intervals, on noise by each of the seeds; what is known is not made again."""
+    baked = recipe.guidance.omega if isinstance(recipe.guidance, Fixed) else 1.0
+    measured, path = {}, out / "scores.jsonl"
+    if path.exists():
+        rows = map(json.loads, path.read_text().splitlines())
+        measured = {tuple(r[k] for k in MEASUREMENT): r for r in rows}
+    order = []
+    for (nfe, omega, interval), (half, seed) in itertools.product(wanted, seeds):
+        key = (nfe, omega or baked, *(interval or ALWAYS), half, seed)
+        order.append(key)
+        if key not in measured:
+            score = evaluator(net, nfe, N, seed, training.sampler_of(out), omega, interval)
+            row = {"network": name, **dict(zip(MEASUREMENT, key, strict=True)), "n": N}
+            row |= {k: score[k] for k in ("fid", "kid", "precision", "recall", "agreement")}
+            measured[key] = row | {"floor": score["floor"]["fid"], "code": training.fingerprint()}
+            files.write_text(path, "".join(json.dumps(row) + "\n" for row in measured.values()))
+    return [measured[key] for key in order]
+
+
+def course(job: Training, work: Path) -> list[dict]:
+    """One-step quality over the updates of a training, and the minutes until then."""
+    return [{"training": job.seed, **row} for row in curve(job.network, work / "runs" / job.folder)]
+
+
+RULE = "the median, or the lower of two, in the FID of one step at its best setting, on noise that nothing else uses"
+
+
+def median_training(rows: list[dict], network: str) -> int:
+    """Seed of the training that ships, by RULE; rows: of the table."""
+    best: dict[int, float] = {}
+    for row in rows:
+        if (row["network"], row["nfe"], row["half"]) == (network, 1, "choose"):
+            best[row["training"]] = min(row["fid"], best.get(row["training"], float("inf")))
+    return sorted(best, key=lambda k: (best[k], k))[(len(best) - 1) // 2]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from imf_lite.data import Data, Split
-from imf_lite.system.rng import generator
+from imf_lite.system.rng import stream
 
 from .exact import Mixture
+from .streams import ToyStream
 
 EIGHT = Mixture(torch.tensor([[math.cos(a * math.pi / 4), math.sin(a * math.pi / 4)] for a in range(8)]) * 1.5, 0.1)
 GAUSSIAN = Mixture(torch.tensor([[0.5, -0.5]]), 0.5)
@@ -69,7 +70,12 @@ def points(name: str, n: int, seed: int = 0) -> Tensor:
     """n points (n, 2) of a named set. Raises ValueError for an unknown name."""
     if name not in DATASETS:
         raise ValueError(f"no point set named {name!r}; there is: {', '.join(DATASETS)}.")
-    return DATASETS[name](n, generator("cpu", seed))
+    return DATASETS[name](n, of_points(seed))
+
+
+def of_points(seed: int) -> torch.Generator:
+    """The generator of a set of points."""
+    return stream("cpu", ToyStream.POINTS, seed)
 
 
 def load(name: str, n: int = 1 << 17, seed: int = 0) -> Data:
@@ -79,5 +85,5 @@ def load(name: str, n: int = 1 << 17, seed: int = 0) -> Data:
 
 def load_classes(mixture: Mixture = THREE_CLASSES, n: int = 1 << 16, seed: int = 0) -> Data:
     """A mixture whose components are classes, for `imf_lite.training.train`."""
-    splits = (mixture.labelled(count, generator("cpu", 2 * seed + k)) for k, count in enumerate((n, 8000)))
+    splits = (mixture.labelled(count, of_points(2 * seed + k)) for k, count in enumerate((n, 8000)))
     return Data(*(Split(x, y) for x, y in splits), len(mixture.means))

@@ -10,11 +10,12 @@ from torch import Tensor
 from imf_lite import losses
 from imf_lite.conditions import Cond
 from imf_lite.configs import DrawConfig
-from imf_lite.draws import draw
+from imf_lite.draws import Draws, draw
 from imf_lite.objective import Objective, squares
-from imf_lite.system.rng import generator
+from imf_lite.system.rng import stream
 
 from .exact import Mixture
+from .streams import ToyStream
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def decompose(net, mixture: Mixture, n: int = 20_000, seed: int = 0) -> dict[str
     MF's differs from it by what delta adds through the slope ("leak"), because the slope is linear in
     its tangent.
     """
-    g = generator("cpu", seed)
+    g = stream("cpu", ToyStream.RESIDUALS, seed)
     d = draw(mixture.sample(n, g), None, DrawConfig(p_r_neq_t=1.0), g)
     z, h, v_cond = (1 - d.t) * d.x + d.t * d.e, d.t - d.r, d.e - d.x
     v = mixture.v(z, d.t[:, :1])
@@ -49,6 +50,12 @@ def decompose(net, mixture: Mixture, n: int = 20_000, seed: int = 0) -> dict[str
     }
 
 
+def mini_batch(x: Tensor, size: int, config: DrawConfig, k: int) -> Draws:
+    """The draws of mini-batch k of the points x (N, D): the same ones for every method."""
+    rows = torch.randint(len(x), (size,), generator=stream("cpu", ToyStream.ROWS, 0, k))
+    return draw(x[rows], None, config, stream("cpu", ToyStream.ROW_DRAWS, 0, k))
+
+
 def gradient_noise(
     net, method: str, x: Tensor, batch: int = 256, batches: int = 40, p: float = 0.0
 ) -> dict[str, float]:
@@ -59,8 +66,7 @@ def gradient_noise(
     objective, gradients = Objective(net, method, p=p), []
     weights = [w for w in net.parameters() if w.requires_grad]
     for k in range(batches):
-        rows = torch.randint(len(x), (batch,), generator=generator("cpu", k))
-        loss = objective(draw(x[rows], None, DrawConfig(p_r_neq_t=1.0), generator("cpu", 1, k))).loss
+        loss = objective(mini_batch(x, batch, DrawConfig(p_r_neq_t=1.0), k)).loss
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]))
     stacked = torch.stack(gradients)
     variance = float(stacked.var(0).sum())
@@ -81,8 +87,7 @@ def tangent_errors(net, field, x: Tensor, batch: int = 256, batches: int = 24) -
     weights = [w.requires_grad_(True) for w in net.parameters()]
     kept: dict[str, list[Tensor]] = {"0": [], "1": [], "exact": []}
     for k in range(batches):
-        rows = torch.randint(len(x), (batch,), generator=generator("cpu", k))
-        d = draw(x[rows], None, DrawConfig(), generator("cpu", 1, k))
+        d = mini_batch(x, batch, DrawConfig(), k)
         z, h, v_cond = (1 - d.t) * d.x + d.t * d.e, d.t - d.r, d.e - d.x
         u, slope = net.u(z, d.r, d.t), partial(losses.slope, net, z, d.r, d.t, Cond(), d.n_eq)
         with torch.no_grad():

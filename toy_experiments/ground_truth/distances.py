@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imf_lite.system.rng import generator
+from imf_lite.system.rng import stream
 
 from .datasets import load, points
+from .streams import ToyStream
 
 N = 8000
 PROJECTIONS = 256
@@ -26,7 +27,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = PROJECTIONS, see
     """
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"clouds of shape {tuple(a.shape)} and {tuple(b.shape)}: they must agree, (n, D).")
-    directions = torch.randn(a.shape[1], projections, generator=generator("cpu", seed))
+    directions = torch.randn(a.shape[1], projections, generator=stream("cpu", ToyStream.DIRECTIONS, seed))
     directions = directions / directions.norm(dim=0)
     gaps = (a @ directions).sort(0).values - (b @ directions).sort(0).values
     return float(gaps.square().mean().sqrt())
@@ -45,7 +46,7 @@ def exact_wasserstein(a: Tensor, b: Tensor) -> float:
 def noise_distance(name: str) -> float:
     """The distance of untouched noise from a point set: what a network that outputs zero scores."""
     real = load(name).held_out.x
-    return sliced_wasserstein(torch.randn(real.shape, generator=generator("cpu", 0)), real)
+    return sliced_wasserstein(torch.randn(real.shape, generator=stream("cpu", ToyStream.UNTOUCHED, 0)), real)
 
 
 def is_of_noise(distance: float, name: str) -> bool:
