@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 from torch.func import jvp
 from torch.testing import assert_close
 
+from imf_lite import recipes, training
 from imf_lite.system.rng import generator
 from toy_experiments import tables
 from toy_experiments.experiments import (
@@ -245,10 +246,34 @@ def test_the_ablation_experiment(tmp_path, monkeypatch):
     assert all(r["omega"] in (1, 2) and r["trained"] > r["parameters"] for r in rows[1:])
 
 
+def test_a_row_of_two_runs_shares_the_updates_and_keeps_other_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "map_jobs", serially)
+    monkeypatch.setattr(ablation, "OMEGAS", (1.0,))
+    monkeypatch.setattr(ablation, "INTERVALS", ((0.0, 1.0),))
+    where = {"seeds": 1, "steps": 4, "out": tmp_path, "runs": tmp_path / "runs"}
+    ablation.main(rows=("modern, after unguided",), **where)
+    ablation.main(rows=("mf",), **where)
+    assert [(r["row"], r["updates"]) for r in tables.read_table(tmp_path / "ablation.csv")] == [
+        ("mf", 4), ("modern, after unguided", 4)
+    ]  # fmt: skip
+    first, second = (
+        training.read_run(tmp_path / "runs" / "4" / f"modern-after_unguided-0{k}") for k in ("-before", "")
+    )
+    assert first["recipe"]["steps"] == second["recipe"]["steps"] == 2
+    assert first["recipe"]["guidance"] is None and second["recipe"]["guidance"] is not None
+
+
 def test_ablation_rows_differ_in_what_they_name():
     rows = {row: ablation.recipe(row) for row in ablation.ROWS}
-    for other in rows.values():
-        assert (other.draws, other.lr, other.batch, other.data) == (rows["mf"].draws, rows["mf"].lr, 64, "digits")
+    for name, other in rows.items():
+        assert other.batch == 64 and other.data == "digits"
+        if not name.startswith("modern, "):
+            assert (other.draws, other.lr) == (rows["mf"].draws, rows["mf"].lr)
+    for name, changes in ablation.WHY.items():
+        own = {k: v for k, v in changes.items() if k not in ablation.OWN}
+        longer = {"steps": 4000} if name == "four times" else {}
+        assert rows[f"modern, {name}"] == recipes.override(rows["modern"], own | longer)
+    assert rows["interval, four times"] == dataclasses.replace(rows["interval"], steps=4000)
     assert rows["5 tokens"].steps == rows["20 tokens"].steps == 1000
     assert rows["boundary"].net == rows["mf"].net and rows["head"].net.v_depth == 2
     assert rows["omega"].net.guided == "omega" and rows["interval"].net.guided == "interval"

@@ -4,8 +4,8 @@
 
 Every row has the same data order, draws, learning rate and number of updates. Rows before "omega"
 are trained twice, without guidance and with a fixed scale; later ones take the scale as an input.
-Writes ablation.csv. Its last rows compare adaLN-zero with tokens at width 96, at equal updates and at equal
-time, and several numbers of tokens.
+Writes ablation.csv. Later rows compare adaLN-zero with tokens at width 96, at equal updates and at equal
+time, and several numbers of tokens; the last ones change one thing of "modern", to find out why it trails.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import tyro
 from imf_lite import data, training
 from imf_lite.configs import AdaLNConfig, DiTConfig, DrawConfig, Fixed, Flexible
 from imf_lite.evaluation.evaluator import Evaluator
-from imf_lite.networks import build
+from imf_lite.networks import Network, build
 from imf_lite.recipes import Recipe, override
 from imf_lite.system import files
 
 from ..tables import RESULTS, write_table
-from .runs import map_jobs
+from .runs import map_jobs, merged
 
 FIXED = Fixed(omega=1.5)
 OMEGAS = (1.0, 1.5, 2.5)
@@ -65,10 +65,27 @@ ROWS: dict[str, dict] = {
 for count, tokens in {5: (1, 1, 1, 1), 20: (8, 4, 2, 4)}.items():  # "modern" has 10
     net = in_context(**dict(zip(TOKENS, tokens, strict=True)))
     ROWS[f"{count} tokens"] = {"method": "imf", "net": net, "guidance": Flexible()}
+WHY: dict[str, dict] = {
+    # what may hold guided iMF back: which scales it sees, how it starts, its times, its learning rate, its budget
+    "scales uniform": {"draws.omega_beta": 0.0},
+    "scales near 1": {"draws.omega_beta": 4.0},
+    "after unguided": {"before": {"guidance": None, "net.guided": "no"}, "share": 0.5},
+    "after r = t": {"before": {"draws.p_r_neq_t": 0.0}, "share": 0.1},
+    "wider times": {"draws.p_std": 1.6},
+    "a fifth uniform": {"draws.uniform_share": 0.2},
+    "half the rate": {"lr": 2e-3},
+    "twice the rate": {"lr": 8e-3},
+    "v_u at omega": {"guidance": Flexible(v_u_omega="same")},
+    "four times": {"steps": 4},
+}
+ROWS |= {f"modern, {name}": ROWS["modern"] | changes for name, changes in WHY.items()}
+ROWS["interval, four times"] = ROWS["interval"] | {"steps": 4}
+OWN = ("steps", "before", "share")
+"""of a row, not of a recipe: a factor; what differs in a first run, whose weights begin the second; its share"""
 
 
 def recipe(row: str, seed: int = 0, steps: int = 1000) -> Recipe:
-    """The run behind a row; a row's own "steps" is a factor."""
+    """The run behind a row."""
     base = Recipe(
         name="ablation",
         method="mf",
@@ -84,9 +101,9 @@ def recipe(row: str, seed: int = 0, steps: int = 1000) -> Recipe:
         log_every=10,
         save_every=10**9,
     )
-    changes = dict(ROWS[row])
+    changes = {k: v for k, v in ROWS[row].items() if k not in OWN}
     net = {k: changes.pop(k) for k in ("net",) if k in changes}
-    longer = {"steps": round(steps * changes.pop("steps"))} if "steps" in changes else {}
+    longer = {"steps": round(steps * ROWS[row].get("steps", 1))}
     if net:
         changes.pop("net.v_depth", None)
     return override(base, net | changes | longer)
@@ -99,6 +116,13 @@ def parameters(of: Recipe, inference: bool) -> int:
         return sum(p.numel() for p in build(net, (1, 8, 8), 10).parameters())
 
 
+def trained(recipe: Recipe, out: Path, init: Network | None = None) -> Network:
+    """The averaged network of a run, which begins with the weights of `init`."""
+    for _ in training.train(recipe, out, device="cpu", compile="whole" if recipe.steps >= 500 else "no", init=init):
+        pass
+    return training.load_network(out, "cpu")
+
+
 def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
     """Train one row with one seed (a finished run is taken as it is) and measure it."""
     torch.set_num_threads(1)
@@ -107,14 +131,18 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
     done = out / "row.json"
     if done.exists() and (result := json.loads(done.read_text()))["code"] == training.fingerprint():
         return result
-    for _ in training.train(chosen, out, device="cpu", compile="whole" if steps >= 500 else "no"):
-        pass
-    evaluator, net = Evaluator(data.load("digits")), training.load_network(out, "cpu")
+    first = None
+    if share := ROWS[row].get("share"):
+        before = override(chosen, {"steps": round(chosen.steps * share), **ROWS[row]["before"]})
+        chosen = override(chosen, {"steps": chosen.steps - before.steps})
+        first = trained(before, out.with_name(f"{out.name}-before"))
+    net = trained(chosen, out, first)
+    evaluator = Evaluator(data.load("digits"))
     records = training.read_metrics(out)
     result = {
         "row": row,
         "seed": seed,
-        "updates": chosen.steps,
+        "updates": recipe(row, seed, steps).steps,
         "parameters": parameters(chosen, True),
         "trained": parameters(chosen, False),
         "ms": 1000 * median(chosen.batch / r["images_per_s"] for r in records),
@@ -142,7 +170,7 @@ def main(
     out: Path = RESULTS,
     runs: Path = Path("runs/ablation"),
 ) -> None:
-    """Train every row with each seed and write the table.
+    """Train every row with each seed and write the table; rows that are not asked for stay as they are.
 
     Args:
         seeds: number of seeds, 0, 1, ...
@@ -153,7 +181,9 @@ def main(
     """
     jobs = [(seed, row) for seed in range(seeds) for row in rows]  # by seed: a row is compiled once
     result = map_jobs(run, jobs, steps, runs / str(steps))
-    write_table(out / "ablation.csv", sorted(result, key=lambda r: list(ROWS).index(r["row"])))
+    out.mkdir(parents=True, exist_ok=True)
+    every = merged(out / "ablation.csv", result, ("row", "seed"))
+    write_table(out / "ablation.csv", sorted(every, key=lambda r: (list(ROWS).index(r["row"]), r["seed"])))
     print(out / "ablation.csv")
 
 
