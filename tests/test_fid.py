@@ -5,17 +5,19 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 from torch_fidelity import calculate_metrics
 
 from imf_lite import data
 from imf_lite.configs import MLPConfig
+from imf_lite.data import pixels
 from imf_lite.data.images import grid, save_png, to_uint8
-from imf_lite.evaluation import classifiers
+from imf_lite.evaluation import classifiers, metrics, protocol
 from imf_lite.evaluation.evaluator import Evaluator
 from imf_lite.evaluation.extractors import extract
 from imf_lite.evaluation.metrics import compare, disjoint, measure, nearest
-from imf_lite.evaluation.references import from_file
+from imf_lite.evaluation.references import from_features, from_file
 from imf_lite.networks import build
 from imf_lite.system import files
 from imf_lite.system.rng import generator
@@ -111,21 +113,60 @@ def test_the_judge_states_its_protocol(judge):
     assert result["agreement"] < 0.5
 
 
-def test_inception_is_reached_through_the_same_function(tmp_path, monkeypatch):
-    """A weights file of the right format, here random: it is read, and its 2,048 features are compared."""
-    from torch_fidelity import feature_extractor_inceptionv3 as inception
+def test_of_many_features_those_compared_pair_by_pair_are_of_every_class(monkeypatch):
+    """Sorted by class, as the floor's sets are: the first of them would be of one class, and recall a half."""
+    g = torch.Generator().manual_seed(0)
+    classes = torch.randn(800, 3, generator=g) + 50 * (torch.arange(800) >= 400)[:, None]
+    real = from_features(classes[torch.randperm(800, generator=g)[:200]], "")
+    whole = compare(classes, real)
+    monkeypatch.setattr(metrics, "MOST", 300)
+    part = compare(classes, real)
+    assert part["fid"] == whole["fid"] and part["recall"] > 0.9
 
-    with monkeypatch.context() as m:
-        m.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
-        m.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        net = inception.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-    torch.save(net.state_dict(), tmp_path / "inception.pth")
-    images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = measure(images, images.flip(0), "inception-v3-compat", weights=str(tmp_path / "inception.pth"))
-    grey = images[:3, :1]
-    as_rgb = (
-        extract(x, "inception-v3-compat", str(tmp_path / "inception.pth")) for x in (grey, grey.repeat(1, 3, 1, 1))
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory) -> str:
+    """A file of Inception's weights of the official format, here random."""
+    from torch_fidelity import feature_extractor_inceptionv3 as module
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        m.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        net = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    path = tmp_path_factory.mktemp("inception") / "inception.pth"
+    torch.save(net.state_dict(), path)
+    return str(path)
+
+
+def test_the_standard_fid_of_small_images_is_torch_fidelitys(tmp_path, monkeypatch, inception):
+    """Of the original 28 x 28 images in three equal channels, against all training images, which are read once."""
+    monkeypatch.setenv("IMF_LITE_CACHE", str(tmp_path / "cache"))
+    g = torch.Generator().manual_seed(0)
+    train, made = (
+        torch.randint(0, high, (n, 1, 32, 32), dtype=torch.uint8, generator=g) for n, high in ((12, 256), (9, 99))
     )
+    for folder, images in (("train", train), ("made", made)):
+        (tmp_path / folder).mkdir()
+        for k, image in enumerate(images[:, 0, 2:30, 2:30]):
+            Image.fromarray(image.numpy()).convert("RGB").save(tmp_path / folder / f"{k:02}.png")
+    theirs = calculate_metrics(
+        input1=str(tmp_path / "made"), input2=str(tmp_path / "train"), fid=True, cuda=False, verbose=False, cache=False,
+        feature_extractor_weights_path=inception, batch_size=4, save_cpu_ram=True,
+    )  # fmt: skip
+    ours = protocol.standard_fid(made, pixels.in_memory(train, None), inception, border=2)
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    seen = []
+    monkeypatch.setattr(protocol, "extract", lambda x, *a, **k: seen.append(x.shape) or extract(x, *a, **k))
+    assert protocol.standard_fid(made, pixels.in_memory(train, None), inception, border=2) == ours
+    assert seen == [(9, 1, 28, 28)]
+
+
+def test_inception_is_reached_through_the_same_function(tmp_path, inception):
+    """Its file is read, and its 2,048 features are compared."""
+    images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = measure(images, images.flip(0), "inception-v3-compat", weights=inception)
+    grey = images[:3, :1]
+    as_rgb = (extract(x, "inception-v3-compat", inception) for x in (grey, grey.repeat(1, 3, 1, 1)))
     assert torch.equal(*as_rgb)
     assert abs(found["fid"]) < 1e-2 and found["precision"] == 1
     with pytest.raises(ValueError, match=r"none\.pth.*fetch https://"):

@@ -61,6 +61,22 @@ def test_operations_are_those_of_layers_counted_by_hand():
     assert flops.peak("NVIDIA H100 80GB HBM3", "bf16") == 989e12 and flops.peak("a toaster", "bf16") is None
 
 
+@pytest.mark.parametrize(
+    ("net", "depths"),
+    [
+        ("imagenet_mf_b4", (4, None)), ("imagenet_ablation_head", (5, 3)), ("imagenet_ablation_head", (3, 0)),
+        ("imagenet_imf_b2", (5, 3)), ("imagenet_pmf_b16", (3, 1)),
+    ],
+)  # fmt: skip
+def test_operations_of_a_few_blocks_tell_those_of_all(net, depths):
+    depth, v_depth = depths
+    method = "mf" if net == "imagenet_mf_b4" and v_depth is None else "imf"
+    sizes = {"depth": depth, "v_depth": v_depth, "width": 48, "heads": 4}
+    small = recipes.override(recipes.get(net), {"method": method, "net": sizes})
+    shape = (3, 256, 256) if "pmf" in net else (4, 32, 32)
+    assert flops.per_image(small, shape, 1000) == flops.counted(small, shape, 1000)
+
+
 def test_bf16_concerns_the_forwards_and_not_the_slope():
     """Close to float32, not equal; u, target and slope come out in float32."""
     found = {}

@@ -21,6 +21,7 @@ from imf_lite.data import cache, fashion, images, preparation, sources
 from imf_lite.data.autoencoder import load_vae
 from imf_lite.data.normalisation import Latents
 from imf_lite.data.sources import folders
+from imf_lite.evaluation import extractors, protocol
 from imf_lite.evaluation.classifiers import fashion_classifier
 from imf_lite.evaluation.evaluator import StoredEvaluator
 from imf_lite.evaluation.perceptual import eye_net
@@ -378,8 +379,16 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     imf = made / "networks" / "fashion_imf"
     run(monkeypatch, "sample", "--weights", imf, "--omega", 2, "--rows", 1, "--out", work / "a.png")
     assert Image.open(work / "a.png").size == (640, 64)
-    run(monkeypatch, "evaluate", "--run", work / "runs" / "fashion_mf-0", "--n", 20)
-    assert "fid_excess" in capsys.readouterr().out
+    trained = work / "runs" / "fashion_mf-0"
+    run(monkeypatch, "evaluate", "--run", trained, "--n", 20)
+    assert "fid_excess" in (said := capsys.readouterr().out) and "fid_inception" not in said
+    real = extractors.load_extractor
+    monkeypatch.setattr(extractors, "load_extractor", lambda name, *a: real(name, *a) if name == "fashion" else None)
+    seen = {}
+    monkeypatch.setattr(protocol, "standard_fid", lambda images, **how: seen.update(how, n=len(images)) or 12.5)
+    run(monkeypatch, "evaluate", "--run", trained, "--n", 20, "--inception", "inception.pth", "--out", work)
+    assert "fid_inception          12.5" in capsys.readouterr().out
+    assert (seen["n"], seen["border"], seen["weights"], len(seen["train"])) == (20, 2, "inception.pth", 200)
 
 
 def test_what_ships_fits_together():

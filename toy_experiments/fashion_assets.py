@@ -20,7 +20,7 @@ from imf_lite.system.paths import data_folder
 from imf_lite.training import checkpoint
 from imf_lite.training.vae_loop import VAERecipe, train_vae
 
-FLOORS = (1000, 2000, 5000, 10_000)
+FLOORS = (1000, 2000, 5000, 10_000, 50_000)
 
 
 def classifiers(made: Path, work: Path, epochs: int) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .options import (
     MeasureOptions,
+    UsageError,
     check_counts,
     check_folder,
     guidance_name,
@@ -17,6 +21,9 @@ from .options import (
     sampler,
     to_images,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,9 @@ class Evaluate(MeasureOptions):
     """seed of the noise"""
     extractor: str | None = None
     """digits, fashion, or one of torch-fidelity such as inception-v3-compat; default: the data's own, else Inception"""
+    inception: str | None = None
+    """file of Inception's weights: small images are measured by them, too, against their training split, as published
+    FIDs are (with --n 50000)"""
     out: Path | None = None
     """folder of the result; default: RUN/evaluation, or evaluation"""
 
@@ -65,6 +75,8 @@ def evaluate(options: Evaluate) -> None:
         own = {"digits": "digits", "fashion": "fashion", "FashionMNIST": "fashion"}.get(name)
         pixels = notes.get("latents", True) is None and name not in data.PREPARED
         if options.reference or not (own or pixels):
+            if options.inception:
+                raise UsageError("--inception adds to the classifier's FID of small images: use --extractor-weights.")
             extractor, n = options.extractor or "inception-v3-compat", 50_000 if options.n is None else options.n
             real = load_reference(options.reference, notes, extractor)
             with Progress(n, "sample", show=ranks.first) as progress:
@@ -79,6 +91,8 @@ def evaluate(options: Evaluate) -> None:
                 evaluator: Evaluator = StoredEvaluator(pretrained_folder("fashion"), images, extractor, weights, device)
             else:
                 evaluator = Evaluator(data.load(name), extractor, weights, device)
+            if options.inception:
+                evaluator.also = standard(name, options.inception, device)
             scores, real = evaluator(net, nfe, n, seed, sample, omega, interval), evaluator.real
     if scores is None or not ranks.first:
         return
@@ -96,3 +110,16 @@ def evaluate(options: Evaluate) -> None:
         if value is None or isinstance(value, float):
             print(f"{key:22} {'-' if value is None else f'{value:.4g}'}")
     print(out)
+
+
+def standard(name: str, weights: str, device: torch.device) -> Callable[[torch.Tensor], dict[str, float]]:
+    """Measures images of a data set by Inception; its training images and the file are read at once."""
+    from .. import data
+    from ..evaluation import extractors, protocol
+    from ..evaluation.evaluator import pixels
+
+    extractors.load_extractor(protocol.STANDARD, weights, "cpu")
+    train = pixels(data.load("FashionMNIST" if name == "fashion" else name).train)
+    border = 2 if train.shape == (1, 32, 32) and not Path(name).exists() else 0  # torchvision's grey sets are padded
+    fid = partial(protocol.standard_fid, train=train, weights=weights, border=border, device=device)
+    return lambda images: {"fid_inception": fid(images)}

@@ -38,6 +38,8 @@ class Evaluator:
 
     images: Callable[[Tensor], Tensor] = staticmethod(to_uint8)
     """how a network's samples become uint8 images"""
+    also: Callable[[Tensor], dict[str, float]] = staticmethod(lambda images: {})
+    """what else is measured of the same images"""
     classifier: Classifier | None
     checksum: str | None
 
@@ -138,6 +140,7 @@ class Evaluator:
             "floor": floor,
             **self.classifier_agreement(images, y),
             **self.nearest_neighbours(images),
+            **self.also(images),
             "protocol": {
                 "n": n,
                 "nfe": steps,

@@ -19,6 +19,9 @@ from ..system.rng import Stream, stream
 from .extractors import extract
 from .references import Reference, from_features
 
+MOST = 10_000
+"""features of which KID, precision and recall take distances of all pairs"""
+
 
 def compare(features: Tensor, real: Reference) -> dict[str, float | None]:
     """FID, KID, precision and recall of generated images' features (N, F), by torch-fidelity.
@@ -28,7 +31,9 @@ def compare(features: Tensor, real: Reference) -> dict[str, float | None]:
     pair = (fid_features_to_statistics(features), real.statistics)
     scores = fid_statistics_to_metric(*({k: s[k].astype(float) for k in ("mu", "sigma")} for s in pair), verbose=False)
     if real.features is not None:
-        features = features[: max(len(real.features), 10_000)]  # of 50,000 samples, distances of all pairs are too many
+        most = max(len(real.features), MOST)
+        if len(features) > most:  # at random: they may be sorted by class
+            features = features[torch.randperm(len(features), generator=stream("cpu", Stream.SUBSET, 0))[:most]]
         size = min(100, len(features), len(real.features))
         scores |= kid_features_to_metric(features, real.features, kid_subset_size=size, verbose=False)
         scores |= prc_features_to_metric(features, real.features, save_cpu_ram=True, verbose=False)

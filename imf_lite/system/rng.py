@@ -29,6 +29,8 @@ class Stream(IntEnum):
     """an autoencoder's batches and latents"""
     FLOOR = 8
     """disjoint sets of real images"""
+    SUBSET = 9
+    """which of many features are compared pair by pair"""
 
 
 def stream(device: torch.device | str, use: IntEnum, seed: int, a: int = 0, b: int = 0) -> torch.Generator:

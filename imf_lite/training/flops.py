@@ -13,7 +13,7 @@ from .. import guidance, relatives
 from ..draws import Draws, draw
 from ..networks import build
 from ..objective import Objective
-from ..recipes import Recipe
+from ..recipes import Recipe, override
 
 PEAK = {
     # dense matrix products, operations per second (NVIDIA's data sheets): fp32, tf32, bf16
@@ -33,8 +33,26 @@ def per_image(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -
     """Operations of an update per training image, guidance, slope and backward included (two for a multiply-add), but
     not a perceptual term.
 
-    Counted by FlopCounterMode on the meta device: nothing is computed.
+    Every block costs the same, so networks of one and two blocks are counted, and the others added.
     """
+    branch = recipe.net.v_depth or 0
+    shared = recipe.net.depth - branch
+    if shared < 2:
+        return counted(recipe, shape, num_classes)
+
+    def of(shared: int, branch: int) -> float:
+        v_depth = None if recipe.net.v_depth is None else branch
+        small = override(recipe, {"net": {"depth": shared + branch, "v_depth": v_depth}})
+        return counted(small, shape, num_classes)
+
+    own = min(branch, 1)
+    total = of(1, own) + (shared - 1) * (of(2, own) - of(1, own))
+    return total + (branch - 1) * (of(1, 2) - of(1, 1)) if branch > 1 else total
+
+
+@cache
+def counted(recipe: Recipe, shape: tuple[int, ...], num_classes: int | None) -> float:
+    """The same, of all blocks, by FlopCounterMode on the meta device: nothing is computed."""
     with torch.device("meta"):
         net = build(recipe.net, shape, num_classes)
     rule = guidance.rule(recipe.method, recipe.guidance)
