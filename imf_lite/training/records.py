@@ -53,27 +53,40 @@ def means(steps: Sequence[Step], ranks: Ranks = Ranks()) -> dict:
     losses = torch.stack([s.loss.detach() for s in steps])[None]
     rows = torch.cat([per_row(s) for s in steps], 1)
     losses, rows = ranks.all_gather(losses), ranks.all_gather(rows)
-    raw_u, raw_v, t, h, h_du_dt = rows.float().cpu().numpy()
+    reported = rows.float().cpu().numpy()
+    raw_u, raw_v, t, h, h_du_dt = reported
     neq, bins = h > 0, np.minimum((t * T_BINS).astype(int), T_BINS - 1)
-
-    def mean(values: np.ndarray) -> float | None:
-        return float(values.mean()) if len(values) and not np.isnan(values).any() else None
-
-    def by_t(values: np.ndarray, bins: np.ndarray = bins) -> list[float | None]:
-        total, count = np.bincount(bins, values, T_BINS), np.bincount(bins, minlength=T_BINS)
-        return [None if n == 0 or np.isnan(s) else float(s / n) for s, n in zip(total, count, strict=True)]
-
+    eq_u, eq_v, *_ = column_means(reported, ~neq)
+    neq_u, neq_v, _, _, neq_du_dt = column_means(reported, neq)
     return {
         "loss": float(losses.mean()),
-        "raw_u_eq": mean(raw_u[~neq]),
-        "raw_u_neq": mean(raw_u[neq]),
-        "raw_v_eq": mean(raw_v[~neq]),
-        "raw_v_neq": mean(raw_v[neq]),
-        "h_du_dt": mean(h_du_dt[neq]),
-        "raw_u_by_t": by_t(raw_u),
-        "raw_v_by_t": by_t(raw_v),
-        "du_dt_by_t": by_t(h_du_dt[neq] / h[neq], bins[neq]),
+        "raw_u_eq": eq_u,
+        "raw_u_neq": neq_u,
+        "raw_v_eq": eq_v,
+        "raw_v_neq": neq_v,
+        "h_du_dt": neq_du_dt,
+        "raw_u_by_t": by_bin(raw_u, bins),
+        "raw_v_by_t": by_bin(raw_v, bins),
+        "du_dt_by_t": by_bin(h_du_dt[neq] / h[neq], bins[neq]),
     }
+
+
+def column_means(reported: np.ndarray, rows: np.ndarray) -> list[float | None]:
+    """Means over some rows of what is reported of them, (quantities, B); None where there is no row, or no number."""
+    if not rows.any():
+        return [None] * len(reported)
+    return none_for_nan(reported[:, rows].mean(1))
+
+
+def by_bin(values: np.ndarray, bins: np.ndarray) -> list[float | None]:
+    """Means of values (B,) in the ten bins of t, of which each row has one; None for an empty bin, or no number."""
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        return none_for_nan(np.bincount(bins, values, T_BINS) / np.bincount(bins, minlength=T_BINS))
+
+
+def none_for_nan(values: np.ndarray) -> list[float | None]:
+    """Numbers as a list, with None where one is not a number."""
+    return [None if value != value else value for value in values.tolist()]
 
 
 def per_row(step: Step) -> torch.Tensor:
