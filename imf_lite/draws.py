@@ -46,7 +46,9 @@ def draw(
     B = len(x)
     if y is not None and y.shape != (B,):
         raise ValueError(f"y has shape {tuple(y.shape)}, but x holds {B} samples: labels must be ({B},).")
-    e = noise_scale * torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
+    e = torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
+    if noise_scale != 1:
+        e = noise_scale * e
     pair = two_times(B, config, g, x.device)
     n_eq = B - round(B * config.p_r_neq_t)
     if config.equal_t == "first":

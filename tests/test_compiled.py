@@ -25,16 +25,16 @@ def apart():
     torch._dynamo.reset()
 
 
-def objectives(kind, method, bf16=False, backend="eager", **changes):
+def objectives(kind, method, bf16=False, backend="eager", dtype=torch.float32, **changes):
     """Two losses on equal networks, the second compiled by blocks."""
     made = []
     for _ in range(2):
         guided = "interval" if method == "imf" else "no"
-        net = network(kind, 1 if method == "imf" else None, guided=guided, **changes)
+        net = network(kind, 1 if method == "imf" else None, dtype, guided=guided, **changes)
         given = guidance.Flexible() if method == "imf" else guidance.Fixed(2.0, kappa=0.3)
         made.append(Objective(net, method, rule=guidance.rule(method, given), bf16=bf16))
     compile_blocks(made[1].net, backend)
-    return *made, drawn(guided=guided, class_dropout=0.3)
+    return *made, drawn(dtype=dtype, guided=guided, class_dropout=0.3)
 
 
 def assert_same(eager, compiled, draws, rtol=1e-5):
@@ -51,10 +51,10 @@ def flat(objective, draws):
 @pytest.mark.parametrize("method", ["mf", "imf"])
 @pytest.mark.parametrize("kind, changes", KINDS)
 def test_loss_and_gradients_are_those_of_eager_mode(kind, changes, method):
-    eager, compiled, draws = objectives(kind, method, **changes)
-    assert_same(eager, compiled, draws)
+    eager, compiled, draws = objectives(kind, method, dtype=torch.float64, **changes)
+    assert_same(eager, compiled, draws, rtol=1e-10)
     assert len(compiled.net.run.with_tangent) == 1  # one graph, used for every block
-    assert_same(eager, compiled, draws)
+    assert_same(eager, compiled, draws, rtol=1e-10)
 
 
 def test_inductor_gives_the_same():

@@ -19,11 +19,12 @@ HEADS = pytest.mark.parametrize("v_depth", [None, 1])
 
 
 def guided_draws(drop=(), dtype=torch.float64, **config) -> Draws:
-    """Eight rows; half have r = t, those of `drop` no label."""
+    """Eight rows; half have r = t, those of `drop` no label. The last one lies outside of its interval."""
     d = drawn(dtype=dtype, guided="interval", **config)
     mask = torch.zeros(8, dtype=torch.bool)
     mask[list(drop)] = True
-    return d._replace(drop=mask)
+    t_max = torch.cat([d.t_max[:7], 0.9 * d.t.flatten()[7:]])
+    return d._replace(drop=mask, t_min=torch.minimum(d.t_min, t_max), t_max=t_max)
 
 
 def evaluate(net, draws: Draws, method: str, config, objective=None):

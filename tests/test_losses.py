@@ -37,7 +37,7 @@ def test_the_tangent_alone_separates_them(kind):
 def test_at_fixed_z_only_mf_feels_the_pair(kind):
     """iMF's V is a function of z_t; MF's compound, residual + v_t, changes with (x, e)."""
     net, draws = network(kind), drawn(p_r_neq_t=1.0)
-    shift = torch.randn_like(draws.x)
+    shift = 2 * torch.randn(draws.x.shape, generator=generator("cpu", 9))
     other = draws._replace(e=draws.e + shift, x=draws.x - draws.t / (1 - draws.t) * shift)
     compound = {"mf": [], "imf": []}
     for d in (draws, other):

@@ -667,9 +667,11 @@ def test_a_data_set_of_pixels_is_measured_with_a_floor_that_is_kept(tmp_path, mo
 def test_the_experiment_adds_trainings_to_its_tables(tmp_path, little_fashion, monkeypatch):
     monkeypatch.setattr(experiment, "DIMS", (2, 8))
     monkeypatch.setattr(experiment, "map_jobs", lambda work, jobs, *args, workers: [work(job, *args) for job in jobs])
-    monkeypatch.setattr(experiment.fashion, "SEEDS", (("report", 0),))
+    monkeypatch.setattr(experiment.trainings, "SEEDS", (("report", 0),))
     score = {"fid": 9.0, "kid": 1.0, "precision": 0.5, "recall": 0.5, "agreement": 0.5, "floor": {"fid": 1.0}}
-    monkeypatch.setattr(experiment.fashion, "evaluator_of", lambda *_: lambda net, *_, **__: score)  # tested elsewhere
+    monkeypatch.setattr(
+        experiment.trainings, "evaluator_of", lambda *_: lambda net, *_, **__: score
+    )  # tested elsewhere
     main = partial(experiment.main, plane_steps=3, steps=2, out=tmp_path / "out", work=tmp_path / "work")
     monkeypatch.setattr(experiment, "TRAININGS", {"fashion_pixels_u": 2, "fashion_pixels_mf": 1})
     main(seeds=1, only=("fashion_pixels_u",), which=(0, 1))

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 from released import save_narrow_b2, save_narrow_pmf
 from test_weights import save_tiny_vae
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +25,7 @@ else:
     import tomli as tomllib
 
 from imf_lite import cli
+from imf_lite.cli.evaluate import Evaluate
 
 sys.path.append(str(Path(__file__).parent.parent / "docs"))
 import architecture
@@ -235,10 +238,15 @@ def test_every_documented_command_works(tmp_path, monkeypatch, capsys):
         match words[0]:
             case "git" | "cd":  # where the project comes from
                 pass
+            case "curl":  # network access; what torch-fidelity itself would fetch
+                assert words[1:] == ["-LO", URL_INCEPTION_V3]
             case ".venv/bin/hf":  # network access, named as such
                 assert words[1] == "download"
             case "make":
                 subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+            case ".venv/bin/imf-lite" if "--inception" in words:  # hours, and a file that is not here
+                options = asdict(Evaluate(weights="fashion_imf"))
+                assert {w[2:] for w in words if w.startswith("--")} <= options.keys()
             case ".venv/bin/imf-lite" | "imf-lite":
                 small = ["--steps", "2", "--net.width", "16"] if words[1] == "train" else []
                 small += ["--batch", "2", "--net.width", "24"] if "fashion_pixels" in words else []

@@ -109,20 +109,20 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, monkeyp
 
 
 def test_records_split_by_r_and_by_t():
-    draws = drawn(batch=64, p_r_neq_t=0.25)
+    draws = drawn(batch=256, p_r_neq_t=0.25)
     t = draws.t.clamp(min=0.1)
-    draws = draws._replace(t=t, r=torch.cat([t[:48], draws.r[48:]]))
+    draws = draws._replace(t=t, r=torch.cat([t[:192], draws.r[192:]]))
     step = Objective(network("mlp", 1), "imf")(draws)
     m = records.means([step])
-    assert m["raw_u_eq"] == pytest.approx(step.raw_u[:48].mean().item())
-    assert m["raw_u_neq"] == pytest.approx(step.raw_u[48:].mean().item())
-    assert m["raw_v_neq"] == pytest.approx(step.raw_v[48:].mean().item())
-    assert m["h_du_dt"] == pytest.approx(step.h_du_dt[48:].mean().item())
+    assert m["raw_u_eq"] == pytest.approx(step.raw_u[:192].mean().item())
+    assert m["raw_u_neq"] == pytest.approx(step.raw_u[192:].mean().item())
+    assert m["raw_v_neq"] == pytest.approx(step.raw_v[192:].mean().item())
+    assert m["h_du_dt"] == pytest.approx(step.h_du_dt[192:].mean().item())
     low = (draws.t.flatten() >= 0.3) & (draws.t.flatten() < 0.4)
     assert m["raw_u_by_t"][3] == pytest.approx(step.raw_u[low].mean().item())
     assert m["raw_u_by_t"][0] is None  # no time is that small
-    low = low[48:]
-    assert m["du_dt_by_t"][3] == pytest.approx((step.h_du_dt / step.h)[48:][low].mean().item())
+    low = low[192:]
+    assert m["du_dt_by_t"][3] == pytest.approx((step.h_du_dt / step.h)[192:][low].mean().item())
     json.dumps(m, allow_nan=False)
 
 
