@@ -75,7 +75,7 @@ def column_means(reported: np.ndarray, rows: np.ndarray) -> list[float | None]:
     """Means over some rows of what is reported of them, (quantities, B); None where there is no row, or no number."""
     if not rows.any():
         return [None] * len(reported)
-    return none_for_nan(reported[:, rows].mean(1))
+    return none_for_nan(np.ascontiguousarray(reported[:, rows]).mean(1))
 
 
 def by_bin(values: np.ndarray, bins: np.ndarray) -> list[float | None]:
