@@ -323,6 +323,17 @@ def test_a_step_of_the_bridge_changes_one_thing(name, next_name):
         assert differ == {"net"} and all(a["net"][k] == b["net"][k] for k in ("width", "depth", "heads", "v_depth"))
 
 
+def test_longer_trainings_and_the_bridge_are_asked_for():
+    longer = trainings.recipe("fashion_imf_longer", 2)
+    assert (longer.steps, longer.warmup, longer.seed) == (24_000, 400, 2) and longer.net == recipes.get(
+        "fashion_imf"
+    ).net
+    of = {asked: [job.network for job in pipeline.jobs(*asked)] for asked in ((1, 0), (1, 1), (3, 0))}
+    assert of[1, 0] == list(trainings.RECIPES) and of[1, 1] == [*trainings.RECIPES, *trainings.LONGER]
+    every = (*trainings.RECIPES, *trainings.BRIDGE)
+    assert {name: of[3, 0].count(name) for name in of[3, 0]} == dict.fromkeys(every, 3)
+
+
 def test_the_training_that_ships_is_the_median_on_the_noise_to_choose_by():
     def rows(name, k, half, nfe, *fids):
         return [{"network": name, "training": k, "half": half, "nfe": nfe, "fid": fid} for fid in fids]
@@ -386,9 +397,12 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     monkeypatch.setattr(extractors, "load_extractor", lambda name, *a: real(name, *a) if name == "fashion" else None)
     seen = {}
     monkeypatch.setattr(protocol, "standard_fid", lambda images, **how: seen.update(how, n=len(images)) or 12.5)
-    run(monkeypatch, "evaluate", "--run", trained, "--n", 20, "--inception", "inception.pth", "--out", work)
-    assert "fid_inception          12.5" in capsys.readouterr().out
-    assert (seen["n"], seen["border"], seen["weights"], len(seen["train"])) == (20, 2, "inception.pth", 200)
+    (work / "inception.pth").write_bytes(b"its checksum is part of what decides a score")
+    run(monkeypatch, "evaluate", "--run", trained, "--n", 20, "--inception", work / "inception.pth")
+    assert "fid_inception          12.5" in (said := capsys.readouterr().out) and "below the 2048 features" in said
+    assert (seen["n"], seen["border"], len(seen["train"])) == (20, 2, 200)
+    stored = [json.loads(path.read_text()) for path in (trained / "evaluation").glob("*.json")]  # both are kept
+    assert sorted("fid_inception" in row for row in stored) == [False, True]
 
 
 def test_what_ships_fits_together():
@@ -405,7 +419,7 @@ def test_what_ships_fits_together():
 def test_stored_networks_load_strictly_and_say_what_made_them(name):
     folder = pretrained_folder("fashion") / "networks" / name
     net, about = weights.load(folder), weights.read_notes(folder)
-    recipe = recipes.get(name)
+    recipe = recipes.get(name, seed=about["recipe"]["seed"])  # the median's
     assert recipes.Recipe.from_json(json.dumps(about["recipe"])) == recipe
     assert not net.has_v and net.guided == recipe.net.guided and net.shape == (4, 8, 8) and net.num_classes == 10
     tensors, _ = checkpoint.load(folder / "model.safetensors")

@@ -13,7 +13,7 @@ import pytest
 from test_project import NOTEBOOKS, PROJECT, ROOT, build_wheel
 
 REPOSITORY = PROJECT["urls"]["Repository"]
-CLONE_ONLY = ("imagenet_run", "step_cost")  # papermill runs the one there, the other uses benchmarks/
+CLONE_ONLY = ("imagenet_run", "step_cost")  # papermill runs the first from a clone, the second uses benchmarks/
 INSTALLED = [path for path in NOTEBOOKS if path.stem not in (*CLONE_ONLY, "one_page")]
 
 

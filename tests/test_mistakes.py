@@ -33,11 +33,12 @@ USAGE = [
     (("train", "digits_imf", "--name", "../up"), "name = '../up'; it names a folder"),
     (("train", "digits_imf", "--draws.p-mean", "1e10"), "beyond -10 and 10 all times are 0 or 1"),
     (("train", "digits_imf", "--draws.p-std", "1e-30"), "below 0.001 all times are the same"),
-    (("train", "digits_imf", "--seed", 99999999999999999999), "the seed below 2^63"),
+    (("train", "digits_imf", "--seed", 5_000_000_000), "the seed below 2^32"),
     (("train", "digits_imf", "--p", "1e30"), "p is at most 10"),
     (("sample", "--run", "trained", "--rows", -3), "rows = -3; it must be at least 1"),
     (("sample", "--run", "trained", "--nfe", 0), "nfe = 0; it must be at least 1"),
     (("sample", "--run", "trained", "--seed", -1), "seed = -1; it must be at least 0"),
+    (("evaluate", "--run", "trained", "--seed", 1 << 32), "seed = 4294967296; it must be at least 0, and at most"),
     (("evaluate", "--run", "trained", "--batch", -5), "batch = -5; it must be at least 1"),
     (("evaluate", "--weights", "net", "--ema", 3), "--ema chooses among a run's averages"),
     (

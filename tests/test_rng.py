@@ -70,6 +70,20 @@ def test_every_use_of_a_stream_is_named_and_in_one_place():
     assert {use: places for use, places in sites.items() if len(places) > 1} == {}
 
 
+def test_no_other_generator_is_made():
+    """But of initial weights, of fixed choices and stand-ins, and where exercises draw freely."""
+    known = {
+        "rng.py": 1, "networks/__init__.py": 1, "embeddings.py": 1, "vae_loop.py": 1, "classifiers.py": 1,  # weights
+        "extractors.py": 1, "rehearsal.py": 2, "pretrained/export.py": 2, "flops.py": 1,  # stand-ins, examples, nothing computed
+        "data/digits.py": 1, "references.py": 1, "plane.py": 1,  # which digits and features; points to measure against
+    }  # fmt: skip
+    for path in [*ROOT.glob("imf_lite/**/*.py"), *ROOT.glob("toy_experiments/**/*.py")]:
+        calls = [c.func for c in ast.walk(ast.parse(path.read_text())) if isinstance(c, ast.Call)]
+        made = [f for f in calls if isinstance(f, ast.Attribute) and f.attr in ("manual_seed", "default_rng", "seed")]
+        allowed = [count for name, count in known.items() if path.as_posix().endswith(f"/{name}")]
+        assert "exercises" in path.parts or len(made) == sum(allowed), path
+
+
 def test_no_two_uses_meet_in_a_run(tmp_path, monkeypatch):
     """All that a run, its samples, an autoencoder, a classifier and floors draw by seed 0: no stream has two uses."""
     uses, real = defaultdict(set), np.random.SeedSequence

@@ -260,6 +260,8 @@ def test_a_row_of_two_runs_shares_the_updates_and_keeps_other_rows(tmp_path, mon
         training.read_run(tmp_path / "runs" / "4" / f"modern-after_unguided-0{k}") for k in ("-before", "")
     )
     assert first["recipe"]["steps"] == second["recipe"]["steps"] == 2
+    assert first["init_sha256"] is None and second["init_sha256"]  # the second begins with the weights of the first
+    assert first["recipe"]["seed"] != second["recipe"]["seed"]
     assert first["recipe"]["guidance"] is None and second["recipe"]["guidance"] is not None
 
 
@@ -273,6 +275,7 @@ def test_ablation_rows_differ_in_what_they_name():
         own = {k: v for k, v in changes.items() if k not in ablation.OWN}
         longer = {"steps": 4000} if name == "four times" else {}
         assert rows[f"modern, {name}"] == recipes.override(rows["modern"], own | longer)
+        assert recipes.override(rows["modern"], own | longer | changes.get("before", {})) != rows["modern"]
     assert rows["interval, four times"] == dataclasses.replace(rows["interval"], steps=4000)
     assert rows["5 tokens"].steps == rows["20 tokens"].steps == 1000
     assert rows["boundary"].net == rows["mf"].net and rows["head"].net.v_depth == 2

@@ -71,7 +71,8 @@ def autoencoder(made: Path, work: Path, recipe: VAERecipe) -> None:
 
 def reference_features(made: Path) -> None:
     """Store the test split's features, and what real images and the autoencoder's reconstructions score."""
-    if (made / "floors.json").exists():
+    path = made / "floors.json"
+    if path.exists() and json.loads(path.read_text())["floors"].keys() >= set(map(str, FLOORS)):
         return
 
     splits = [fashion.load_images(split) for split in ("train", "test")]
@@ -92,7 +93,7 @@ def reference_features(made: Path) -> None:
         "copies against the test split": metrics.compare(copied, references.from_features(test, "")),
     }
     stored = {"about": description, "floors": floors, "bound": against_train}
-    files.write_text(made / "floors.json", json.dumps(stored, indent=1))
+    files.write_text(path, json.dumps(stored, indent=1))
 
 
 def prepare(batch: int = 250) -> None:

@@ -59,7 +59,7 @@ def evaluate(options: Evaluate) -> None:
     from ..evaluation.identity import identity
     from ..system import distributed
     from ..system.devices import matmul_precision
-    from ..system.files import short, write_text
+    from ..system.files import sha256, short, write_text
     from ..system.paths import pretrained_folder
     from ..system.progress import Progress
 
@@ -98,13 +98,16 @@ def evaluate(options: Evaluate) -> None:
         return
     asked = {"n": n, "nfe": nfe, "seed": seed, "sampler": sample.__name__, "omega": omega, "interval": interval}
     space = latent_space(net, notes, options)
+    if options.inception:
+        asked["inception"] = sha256(Path(options.inception))
     decides = identity(net, space, extractor, weights, real, options.precision, **asked)
     out = options.out or (options.run or Path(".")) / "evaluation"
     source = f"{notes['step']}-" if options.weights is None else f"{Path(options.weights).stem}-"
     out = out / f"{source}nfe{nfe}{guidance_name(omega, interval)}-n{n}-seed{seed}-{extractor}-{short(decides)}.json"
     network = {"run": notes, "weights": options.weights, "ema": options.ema, "latents": str(space)}
     write_text(out, json.dumps(scores | network | {"identity": decides}, indent=1))
-    if warning := protocol.bias_warning(n, len(real.statistics["mu"])):
+    features = max(len(real.statistics["mu"]), protocol.STANDARD_FEATURES if options.inception else 0)
+    if warning := protocol.bias_warning(n, features):
         print(warning)
     for key, value in scores.items():
         if value is None or isinstance(value, float):
@@ -113,13 +116,16 @@ def evaluate(options: Evaluate) -> None:
 
 
 def standard(name: str, weights: str, device: torch.device) -> Callable[[torch.Tensor], dict[str, float]]:
-    """Measures images of a data set by Inception; its training images and the file are read at once."""
+    """Measures images of a data set by Inception; the file and the training images are read before anything is sampled,
+    so that what is missing is said at once."""
     from .. import data
     from ..evaluation import extractors, protocol
     from ..evaluation.evaluator import pixels
 
     extractors.load_extractor(protocol.STANDARD, weights, "cpu")
-    train = pixels(data.load("FashionMNIST" if name == "fashion" else name).train)
-    border = 2 if train.shape == (1, 32, 32) and not Path(name).exists() else 0  # torchvision's grey sets are padded
+    known = "FashionMNIST" if name == "fashion" else name
+    train = pixels(data.load(known).train)
+    padded = known in data.pixels.TORCHVISION and train.shape == (1, 32, 32)  # MNIST's and its kin: 28 x 28
+    border = 2 if padded else 0
     fid = partial(protocol.standard_fid, train=train, weights=weights, border=border, device=device)
     return lambda images: {"fid_inception": fid(images)}

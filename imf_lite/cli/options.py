@@ -65,7 +65,7 @@ def check_counts(options: object, **least: int) -> None:
     """Raise UsageError, in the option's own name, for a number that is too small or too large."""
     for name, smallest in least.items():
         value = getattr(options, name)
-        largest = 2**63 - 1
+        largest = 2**32 - 1 if name == "seed" else 2**63 - 1  # see system.rng
         if value is not None and not smallest <= value <= largest:
             raise UsageError(f"{name} = {value}; it must be at least {smallest}, and at most {largest}.")
 

@@ -1,7 +1,7 @@
 """FID and Inception Score at any scale: samples are drawn in batches on all ranks, and only features are kept.
 
 The result depends neither on the number of ranks nor on the batch: every sample's noise is seeded by its index.
-Besides, the FID of small images by Inception, whose published values are of that kind.
+Also the FID of small images in Inception's features, as it is usually published.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .references import Reference, check_reference
 
 STANDARD = "inception-v3-compat"
 """the extractor of published FIDs, in PyTorch"""
+STANDARD_FEATURES = 2048
 
 
 def evaluate(

@@ -106,8 +106,8 @@ class Recipe:
             raise ValueError(f"milestone_every = {self.milestone_every}; {wanted}.")
         if any(c in self.name for c in "/\\") or self.name.startswith("."):
             raise ValueError(f"name = {self.name!r}; it names a folder: letters, digits, - and _, e.g. mine.")
-        if self.p > 10 or self.seed >= 2**63:
-            raise ValueError(f"p = {self.p}, seed = {self.seed}; p is at most 10, and the seed below 2^63.")
+        if self.p > 10 or self.seed >= 2**32:
+            raise ValueError(f"p = {self.p}, seed = {self.seed}; p is at most 10, and the seed below 2^32.")
         for name in ("seed", "warmup", "p", "weight_decay", "milestone_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must not be negative.")

@@ -38,7 +38,7 @@ def stream(device: torch.device | str, use: IntEnum, seed: int, a: int = 0, b: i
 
     Different (use, seed, a, b) are different seeds: of 63 bits on a GPU. PyTorch's generator on the CPU keeps 32 of
     them, so that of 20,000 streams two are the same in one run of twenty; such a pair repeats a batch's noise once.
-    Raises ValueError outside of [0, 2^32).
+    Raises ValueError for a number outside [0, 2^32).
     """
     return _generator(device, (seed, int(use), a, b))
 
@@ -46,7 +46,7 @@ def stream(device: torch.device | str, use: IntEnum, seed: int, a: int = 0, b: i
 def generator(device: torch.device | str, *seeds: int) -> torch.Generator:
     """A generator seeded by any integers, for lessons and tests: never one of the streams.
 
-    (42, 2) and (42, 2, 0) are different seeds. Raises ValueError outside of [0, 2^32).
+    (42, 2) and (42, 2, 0) are different seeds. Raises ValueError for a number outside [0, 2^32).
     """
     return _generator(device, (*seeds,), (len(seeds),))
 

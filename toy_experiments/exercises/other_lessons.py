@@ -15,13 +15,11 @@ from imf_lite.configs import DrawConfig, Flexible, MLPConfig
 from imf_lite.draws import draw
 from imf_lite.networks import build
 from imf_lite.objective import Objective
-from imf_lite.pretrained.weights import from_pretrained
-from imf_lite.system.paths import pretrained_folder
 from imf_lite.system.rng import generator
 
 from ..ground_truth import datasets
 from .answers import Unfit, call, compare, exercise, numbers
-from .batches import operations, rows, some_draws, some_net
+from .batches import operations, rows, shipped, some_draws, some_net
 
 
 @exercise("step_cost.1")
@@ -174,7 +172,7 @@ def of_the_means(answer: Any) -> str:
 @exercise("family.1")
 def first_order(answer: Any) -> str:
     """A number, the distance of α-Flow's gradient from MF's at α = 0.02, over that at α = 0.1."""
-    net = from_pretrained(pretrained_folder("plane") / "mf").double().requires_grad_(True)
+    net = shipped("mf").double().requires_grad_(True)
     d = draw(datasets.points("eight_gaussians", 400), None, DrawConfig(), generator("cpu", 0))
     d = type(d)(*(s.double() if isinstance(s, Tensor) and s.is_floating_point() else s for s in d))
 

@@ -2,10 +2,11 @@
 
     python -m toy_experiments.experiments.ablation --seeds 3 --out toy_experiments/results
 
-Every row has the same data order, draws, learning rate and number of updates. Rows before "omega"
-are trained twice, without guidance and with a fixed scale; later ones take the scale as an input.
+Rows of the paper's ablation have the same data order, draws, learning rate and number of updates. Those before
+"omega" are trained twice, without guidance and with a fixed scale; the others take the scale as an input.
 Writes ablation.csv. Later rows compare adaLN-zero with tokens at width 96, at equal updates and at equal
-time, and several numbers of tokens; the last ones change one thing of "modern", to find out why it trails.
+time, and several numbers of tokens. The last ones, trained only when --rows names them, change one thing of "modern",
+to find out why it trails; where they are two runs, each has its own falling learning rate.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ WHY: dict[str, dict] = {
     "v_u at omega": {"guidance": Flexible(v_u_omega="same")},
     "four times": {"steps": 4},
 }
+PAPER = tuple(ROWS)
 ROWS |= {f"modern, {name}": ROWS["modern"] | changes for name, changes in WHY.items()}
 ROWS["interval, four times"] = ROWS["interval"] | {"steps": 4}
 OWN = ("steps", "before", "share")
@@ -135,7 +137,8 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
         return result
     first = None
     if share := ROWS[row].get("share"):
-        before = override(chosen, {"steps": round(chosen.steps * share), **ROWS[row]["before"]})
+        own = {"steps": round(chosen.steps * share), "seed": seed + 1000}  # other draws than those of the second run
+        before = override(chosen, own | ROWS[row]["before"])
         chosen = override(chosen, {"steps": chosen.steps - before.steps})
         first = trained(before, out.with_name(f"{out.name}-before"))
     net = trained(chosen, out, first)
@@ -168,7 +171,7 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
 def main(
     seeds: int = 3,
     steps: int = 1000,
-    rows: tuple[str, ...] = tuple(ROWS),
+    rows: tuple[str, ...] = PAPER,
     out: Path = RESULTS,
     runs: Path = Path("runs/ablation"),
 ) -> None:
@@ -177,7 +180,7 @@ def main(
     Args:
         seeds: number of seeds, 0, 1, ...
         steps: updates of each run.
-        rows: which rows; default all.
+        rows: which rows; default: those that are not there to find out why.
         out: folder of the results.
         runs: folder of the runs; what is finished there is not trained again.
     """

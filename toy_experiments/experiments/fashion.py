@@ -1,4 +1,4 @@
-"""Fashion-MNIST from scratch: classifier, autoencoder, latents, five networks, and what they score.
+"""Fashion-MNIST from scratch: classifier, autoencoder, latents, networks, and what they score.
 
     python -m toy_experiments.experiments.fashion            # or make fashion: about four hours on two CPU cores
     python -m toy_experiments.experiments.fashion --seeds 3  # or make fashion SEEDS=3: three trainings, and the bridge
@@ -30,7 +30,7 @@ from imf_lite.training.vae_loop import VAERecipe
 
 from .. import fashion_assets as assets
 from ..ground_truth import copies
-from ..tables import RESULTS, write_table
+from ..tables import RESULTS, read_table, write_table
 from . import trainings
 from .runs import map_jobs
 from .trainings import Training
@@ -48,13 +48,15 @@ def jobs(seeds: int, longer: int) -> list[Training]:
 
 @contextlib.contextmanager
 def timed(stage: str, work: Path) -> Iterator[None]:
-    """Add the minutes that a stage took to times.jsonl; a resumed one has several lines."""
+    """Add the minutes that a stage took to times.jsonl, for the README; an interrupted one has several lines."""
     start = time.perf_counter()
-    yield
-    minutes = (time.perf_counter() - start) / 60
-    print(f"{stage}: {minutes:.1f} minutes", flush=True)
-    with (work / "times.jsonl").open("a") as file:
-        file.write(json.dumps({"stage": stage, "minutes": round(minutes, 2)}) + "\n")
+    try:
+        yield
+    finally:
+        minutes = (time.perf_counter() - start) / 60
+        print(f"{stage}: {minutes:.1f} minutes", flush=True)
+        with (work / "times.jsonl").open("a") as file:
+            file.write(json.dumps({"stage": stage, "minutes": round(minutes, 2)}) + "\n")
 
 
 def choose(rows: list[dict], work: Path, made: Path, seeds: int) -> None:
@@ -115,7 +117,8 @@ def main(
         epochs: of the classifiers, at most.
         ship: folder to replace at the end; default: what ships with the package, or nothing if steps, vae or epochs
             are not the defaults.
-        seeds: trainings of each network; with several, also the bridge from MF to iMF. More can be asked for later.
+        seeds: trainings of each network, of which the median ships; with several, also the bridge from MF to iMF. More
+            can be asked for later; what is there already is not left out.
         longer: trainings of four networks with four times the updates.
         copies_only: only look for copies among the samples of what ships (a minute), and replace those results.
     """
@@ -134,6 +137,8 @@ def main(
     with timed("reference and latents", work):
         assets.reference_features(made)
         assets.prepare()
+    before = read_table(work / "fashion.csv") if (work / "fashion.csv").exists() else []
+    seeds = max([seeds, *(1 + row["training"] for row in before if row["network"] in trainings.RECIPES)])
     every = jobs(seeds, longer)
     with timed(f"{len(every)} trainings", work):
         rows = list(itertools.chain(*map_jobs(trainings.train_and_measure, every, work, made, steps)))

@@ -1,7 +1,7 @@
 """Fashion-MNIST's networks: five recipes, the way from MF to iMF one change at a time, and what each scores.
 
-One training ranks nothing: every network is trained by several seeds, and for a seed all have the same data order and
-draws. The bridge leads from guided MF to guided iMF; each of its steps differs from its neighbour in one thing.
+One training ranks nothing, so each can be trained by several seeds; for a seed all have the same data order and draws.
+ The bridge leads from guided MF to guided iMF; each of its steps differs from its neighbour in one thing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TO_IMF = {
 }
 BRIDGE = (*TO_IMF, "bridge_tokens")
 LONGER = {f"{name}_longer": name for name in ("fashion_imf", "fashion_mf", "fashion_imf_plain", "fashion_mf_plain")}
-"""four times the updates, and of its schedule"""
+"""four times the updates and the warm-up"""
 N = 2000
 SEEDS = (("choose", 100), ("report", 0), ("report", 1), ("report", 2))
 ALWAYS, SOMETIMES = (0.0, 1.0), (0.2, 0.8)

@@ -9,8 +9,8 @@ class ToyStream(IntEnum):
     """Each has one place in the code. Numbers from 100, but for the first: those below belong to the library."""
 
     POINTS = 0
-    """points of the plane; as the classifier of images, which no experiment in the plane has: were either to move,
-    every stored result would be of other data or of other features"""
+    """points of the plane. Shares the number of the classifier of images, which no experiment in the plane uses: if
+    either moved, all stored results would be of other data or other features."""
     DIRECTIONS = 102
     """of sliced distances"""
     UNTOUCHED = 103

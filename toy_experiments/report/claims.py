@@ -50,9 +50,9 @@ differ. `make claims` repeats every experiment behind it (three to four hours on
 Fashion-MNIST (about four hours), `make pixels` those on pixels (an hour and a half); all resume after an interruption.
 
 *Code* is "same" if the method, the networks and their configurations are those that were measured, or give the same
-first 20 updates of every kind of run (`python -m toy_experiments.report.behaviour`). *Trainings* is the number of
-training runs behind each number, *n* the number of samples measured of each. A range is over training runs or, where
-there is only one, over the noise of the samples. iMF has a v-head wherever the boundary is not named.
+first 20 updates of every kind of run (`python -m toy_experiments.report.behaviour`); the noise of the samples may have
+changed since. *Trainings* is the number of training runs behind each number, *n* the number of samples of each. A range
+is over training runs or, where there is only one, over that noise. iMF has a v-head where the boundary is not named.
 
 *Stored* numbers are those of this table; *live* means that the named notebook or test trains or measures anew, with
 fewer updates or samples, and asserts what comes out.

@@ -180,15 +180,21 @@ def modern_blocks() -> str:
     return f"digits, small transformers, best excess FID: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"
 
 
+def of_seed_0(rows: list[dict]) -> list[dict]:
+    """Rows of the first training; a table of one training does not count them."""
+    return [row for row in rows if row.get("training", 0) == 0]
+
+
 def fashion(network: str, nfe: int, column: str = "fid", **where) -> list[float]:
     """A column of the Fashion-MNIST networks' scores, one per seed of the noise; the FID as its excess."""
-    rows = pick("fashion", network=network, nfe=nfe, half="report", **where)
+    rows = of_seed_0(pick("fashion", network=network, nfe=nfe, half="report", **where))
     return [tables.excess(r) if column == "fid" else r[column] for r in rows]
 
 
 def fashion_best() -> dict:
     """The guided network's scale and interval with the lowest one-step FID on the noise that they are chosen on."""
-    best = min(pick("fashion", network="fashion_imf", nfe=1, half="choose"), key=lambda r: r["fid"])
+    rows = of_seed_0(pick("fashion", network="fashion_imf", nfe=1, half="choose"))
+    best = min(rows, key=lambda r: r["fid"])
     return {k: best[k] for k in ("omega", "t_min", "t_max")}
 
 
