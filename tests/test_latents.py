@@ -387,6 +387,12 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     assert set(omegas) == {(1, 0)}  # the setting with an interval is left out
     with pytest.raises(ValueError, match=r"holds a run with .*choose another folder"):
         pipeline.main(work, out, steps=4, vae=GREY, epochs=1)
+    monkeypatch.setattr(assets, "FLOORS", (20, 100))  # also of more images than the test split has, once
+    for _ in range(2):
+        assets.reference_features(work / "pretrained" / "fashion")
+        floors = json.loads((work / "pretrained" / "fashion" / "floors.json").read_text())["floors"]
+        assert set(floors) == {"20", "100"}
+        monkeypatch.setattr(assets.metrics, "floor", lambda *_: pytest.fail("measured again"))
     imf = made / "networks" / "fashion_imf"
     run(monkeypatch, "sample", "--weights", imf, "--omega", 2, "--rows", 1, "--out", work / "a.png")
     assert Image.open(work / "a.png").size == (640, 64)

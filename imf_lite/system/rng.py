@@ -48,7 +48,7 @@ def generator(device: torch.device | str, *seeds: int) -> torch.Generator:
 
     (42, 2) and (42, 2, 0) are different seeds. Raises ValueError for a number outside [0, 2^32).
     """
-    return _generator(device, (*seeds,), (len(seeds),))
+    return _generator(device, seeds, (len(seeds),))
 
 
 def _generator(device: torch.device | str, words: tuple[int, ...], more: tuple[int, ...] = ()) -> torch.Generator:

@@ -135,7 +135,7 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
     done = out / "row.json"
     if done.exists() and (result := json.loads(done.read_text()))["code"] == training.fingerprint():
         return result
-    first = None
+    first, updates = None, chosen.steps
     if share := ROWS[row].get("share"):
         own = {"steps": round(chosen.steps * share), "seed": seed + 1000}  # other draws than those of the second run
         before = override(chosen, own | ROWS[row]["before"])
@@ -147,7 +147,7 @@ def run(job: tuple[int, str], steps: int, folder: Path) -> dict:
     result = {
         "row": row,
         "seed": seed,
-        "updates": recipe(row, seed, steps).steps,
+        "updates": updates,
         "parameters": parameters(chosen, True),
         "trained": parameters(chosen, False),
         "ms": 1000 * median(chosen.batch / r["images_per_s"] for r in records),
