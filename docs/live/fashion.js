@@ -118,7 +118,7 @@ const choose = newest(async (name) => {
   for (const { id, model } of COMPARED) at(id).parentElement.hidden = Boolean(model) && name !== "latents";
   at("about-fm").hidden = name !== "latents";
   times.length = 0;
-  at("image").dataset.network = name;
+  Object.assign(at("image").dataset, { network: name, drawn: 0 });
   changed();
   drawGrid();
 });
