@@ -66,7 +66,7 @@ def measure(
     for k in range(steps + 2):
         draws = draw(x, y, recipe.draws, generator(device, k), net.guided)
         start = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
+        net.zero_grad(set_to_none=True)
         with matmul_precision(precision):
             made = loss(draws)
             made.loss.backward()

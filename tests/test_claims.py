@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import gradients
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_rel
 
 from imf_lite import losses, training
 from imf_lite.conditions import Cond
@@ -24,8 +25,8 @@ from toy_experiments.experiments.runs import plane_guided
 from toy_experiments.ground_truth import datasets, decomposition
 from toy_experiments.ground_truth.datasets import EIGHT
 from toy_experiments.ground_truth.distances import sliced_wasserstein
-from toy_experiments.report import behaviour, claims, measured, plane
-from toy_experiments.tables import RESULTS, read_table
+from toy_experiments.report import behaviour, claims, fashion, measured, plane
+from toy_experiments.tables import RESULTS, read_table, write_table
 
 ROOT = Path(__file__).parent.parent
 NAMED_BEFORE = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
@@ -176,3 +177,33 @@ def test_live_one_network_learns_the_guided_field_of_every_scale(tmp_path):
         error = {asked: (v - field).square().mean().item() for asked, field in fields.items()}
         assert min(error, key=error.get) == omega, error  # nearest to the field of the scale asked for
         assert error[omega] < 0.2 * fields[omega].square().mean()
+
+
+def test_trainings_are_told_apart_by_student_s_t_over_pairs():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(3, 1, (4, 3)), rng.normal(2, 1, (3, 3))
+    found = fashion.difference(a, b)
+    low, high = ttest_rel(a[:3].mean(1), b.mean(1)).confidence_interval(0.95)
+    assert np.allclose([found.mean - found.needed, found.mean + found.needed], [low, high]) and found.pairs == 3
+    assert fashion.difference(a, a + 1).settled and not fashion.difference(a, a[::-1]).settled
+    one = fashion.difference(a[:1], b)
+    assert not one.settled and "one training each: not settled" in str(one)
+    assert fashion.said(np.array([[1.0, 3.0], [4.0, 4.0]])) == "3.00 (2.00 to 4.00), noise 1.00"
+    assert fashion.said(np.array([[1.0, 3.0]])) == "2.00, noise 2.00"
+
+
+def test_each_training_is_scored_at_its_own_best_setting(tmp_path, monkeypatch):
+    """The setting is chosen on other noise than that of the score; rows may come in any order."""
+    monkeypatch.setattr(fashion, "RESULTS", tmp_path)
+    rows = [
+        {"training": k, "network": "a", "nfe": 1, "omega": w, "t_min": 0, "t_max": 1, "half": half, "seed": seed,
+         "fid": 1 + 10 * k + (w if half == "report" else abs(w - 2 - k)) + seed / 8, "floor": 1, "code": "x"}
+        for w in (3, 1, 2) for k in (1, 0) for half, seed in (("report", 0), ("choose", 9), ("report", 1))
+    ]  # fmt: skip
+    write_table(tmp_path / "fashion.csv", rows)
+    assert [fashion.best("a", k)["omega"] for k in (0, 1)] == [2, 3] and fashion.trainings("a") == [0, 1]
+    assert fashion.best_scores("a", 1).tolist() == [[2, 2.125], [13, 13.125]]
+    assert fashion.scores("a", 1, omega=1).tolist() == [[1, 1.125], [11, 11.125]]
+    assert fashion.scores("a", 1, "seed", omega=1, training=1).tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match="no row with"):
+        fashion.scores("a", 4)

@@ -39,11 +39,6 @@ class Optimizers:
         for part in self.parts:
             part.step()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop all gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none)
-
     def load(self, state: dict[Tensor, dict[str, Tensor]]) -> None:
         """Replace what is kept for each parameter."""
         for part in self.parts:

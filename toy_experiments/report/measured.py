@@ -9,6 +9,7 @@ import numpy as np
 from .. import tables
 from ..ground_truth import distances
 from ..tables import RESULTS, read_table
+from . import fashion
 
 SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
 
@@ -180,31 +181,12 @@ def modern_blocks() -> str:
     return f"digits, small transformers, best excess FID: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"
 
 
-def of_seed_0(rows: list[dict]) -> list[dict]:
-    """Rows of the first training; a table of one training does not count them."""
-    return [row for row in rows if row.get("training", 0) == 0]
-
-
-def fashion(network: str, nfe: int, column: str = "fid", **where) -> list[float]:
-    """A column of the Fashion-MNIST networks' scores, one per seed of the noise; the FID as its excess."""
-    rows = of_seed_0(pick("fashion", network=network, nfe=nfe, half="report", **where))
-    return [tables.excess(r) if column == "fid" else r[column] for r in rows]
-
-
-def fashion_best() -> dict:
-    """The guided network's scale and interval with the lowest one-step FID on the noise that they are chosen on."""
-    rows = of_seed_0(pick("fashion", network="fashion_imf", nfe=1, half="choose"))
-    best = min(rows, key=lambda r: r["fid"])
-    return {k: best[k] for k in ("omega", "t_min", "t_max")}
-
-
 def fashion_steps() -> str:
     """MF and iMF without guidance in one and two steps."""
-    return "Fashion-MNIST's latents, one training each, excess FID at 1 and 2 NFE, 3 seeds of the noise: " + "; ".join(
-        f"{name} {spread(fashion(f'fashion_{name.lower()}_plain', 1))}, "
-        f"{spread(fashion(f'fashion_{name.lower()}_plain', 2))}"
-        for name in ("MF", "iMF")
-    )
+    both = {k: [fashion.scores(f"fashion_{k}_plain", nfe) for nfe in (1, 2)] for k in ("mf", "imf")}
+    apart = [str(fashion.difference(*pair)) for pair in zip(both["imf"], both["mf"], strict=True)]
+    mf, imf = (", ".join(map(fashion.said, both[k])) for k in ("mf", "imf"))
+    return f"Fashion-MNIST's latents, excess FID at 1 and 2 NFE: MF {mf}; iMF {imf}; iMF minus MF {'; '.join(apart)}"
 
 
 def fashion_spread() -> str:
@@ -216,22 +198,24 @@ def fashion_spread() -> str:
 
 def fashion_guided() -> str:
     """The guided network at no guidance, at its best, and MF trained for one scale."""
-    best = fashion_best()
-    asked = f"ω = {best['omega']:g} in [{best['t_min']:g}, {best['t_max']:g}]"
+    chosen, mf = fashion.best_scores("fashion_imf", 1), fashion.scores("fashion_mf", 1)
+    always = fashion.scores("fashion_imf", 1, omega=2, t_max=1)
     return (
-        f"Fashion-MNIST's latents, one training each, excess FID, 1 NFE: iMF at ω = 1 "
-        f"{spread(fashion('fashion_imf', 1, omega=1, t_max=1))}, at {asked} "
-        f"{spread(fashion('fashion_imf', 1, **best))}, "
-        f"class as asked {spread(fashion('fashion_imf', 1, 'agreement', **best))}; MF trained for ω = 2 "
-        f"{spread(fashion('fashion_mf', 1))}"
+        "Fashion-MNIST's latents, excess FID, 1 NFE: iMF at ω = 1 "
+        f"{fashion.said(fashion.scores('fashion_imf', 1, omega=1, t_max=1))}, at each training's best scale and "
+        f"interval {fashion.said(chosen)}, class as asked "
+        f"{fashion.said(fashion.best_scores('fashion_imf', 1, 'agreement'))}; MF trained for ω = 2 {fashion.said(mf)}. "
+        f"iMF at its best minus MF: {fashion.difference(chosen, mf)}; at ω = 2: {fashion.difference(always, mf)}"
     )
 
 
 def fashion_many() -> str:
     """One step beside flow matching's many."""
+    many, one, two = (fashion.scores(f"fashion_{k}_plain", nfe) for k, nfe in (("fm", 64), ("imf", 1), ("imf", 2)))
     return (
-        f"Fashion-MNIST's latents, excess FID: FM at 64 NFE {spread(fashion('fashion_fm_plain', 64))}, iMF without "
-        f"guidance at 1 {spread(fashion('fashion_imf_plain', 1))}, at 2 {spread(fashion('fashion_imf_plain', 2))}"
+        f"Fashion-MNIST's latents, excess FID: FM at 64 NFE {fashion.said(many)}, iMF without guidance at 1 "
+        f"{fashion.said(one)}, at 2 {fashion.said(two)}; minus FM: {fashion.difference(one, many)}; "
+        f"{fashion.difference(two, many)}"
     )
 
 
