@@ -26,7 +26,7 @@ from imf_lite.evaluation.classifiers import fashion_classifier
 from imf_lite.evaluation.evaluator import StoredEvaluator
 from imf_lite.evaluation.perceptual import eye_net
 from imf_lite.pretrained import weights
-from imf_lite.sampling import generate
+from imf_lite.sampling import euler, generate, sample
 from imf_lite.system.paths import pretrained_folder
 from imf_lite.training import checkpoint
 from imf_lite.training.vae_loop import VAERecipe, build_vae, train_vae
@@ -409,6 +409,20 @@ def test_the_whole_pipeline_on_a_stand_in(little_fashion, monkeypatch, capsys):
     assert (seen["n"], seen["border"], len(seen["train"])) == (20, 2, 200)
     stored = [json.loads(path.read_text()) for path in (trained / "evaluation").glob("*.json")]  # both are kept
     assert sorted("fid_inception" in row for row in stored) == [False, True]
+
+
+@pytest.mark.parametrize(("name", "along"), [("fashion_fm_plain", euler), ("fashion_mf_plain", sample)])
+def test_a_file_of_weights_is_sampled_as_its_run_is(name, along, tmp_path, monkeypatch):
+    """Flow matching steps along v, also where only its file of weights is there."""
+    seen = []
+
+    def watched(net, n, steps, seed, sampler, *more):
+        seen.append(sampler)
+        return generate(net, n, steps, seed, sampler, *more)
+
+    monkeypatch.setattr("imf_lite.sampling.generate", watched)
+    run(monkeypatch, "sample", "--weights", name, "--nfe", 4, "--rows", 1, "--out", tmp_path / "a.png")
+    assert seen == [along]
 
 
 def test_what_ships_fits_together():

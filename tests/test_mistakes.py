@@ -49,6 +49,10 @@ USAGE = [
     (("sample", "--weights", "net", "--out", "real.npz/x"), "real.npz is a file. Choose another place"),
     (("evaluate", "--weights", "net", "--out", "real.npz"), "real.npz is a file. Choose another place"),
     (("search", "--weights", "net", "--out", "real.npz"), "real.npz is a file. Choose another place"),
+    (
+        ("evaluate", "--weights", "net", "--reference", "real.npz", "--inception", "absent.pth"),
+        "use --extractor-weights",
+    ),
     (("prepare", "images", "--batch", -1), "batch = -1; it must be at least 1"),
     (("prepare", "images", "--workers", -1), "workers = -1; it must be at least 0"),
     (("prepare", "images", "--vae", "vae", "--out", "images/latents"), "lies in the data set itself"),

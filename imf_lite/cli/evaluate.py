@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .options import (
     MeasureOptions,
@@ -24,6 +24,10 @@ from .options import (
 
 if TYPE_CHECKING:
     import torch
+
+    from ..evaluation.references import Reference
+    from ..networks import Network
+    from ..system.distributed import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,65 +55,104 @@ class Evaluate(MeasureOptions):
     """folder of the result; default: RUN/evaluation, or evaluation"""
 
 
+class Measured(NamedTuple):
+    """What was measured: the scores (None where another rank has them), against which real images, and by what."""
+
+    scores: dict | None
+    real: Reference
+    extractor: str
+    n: int
+
+
 def evaluate(options: Evaluate) -> None:
     """Measure, print and write the scores."""
-    from .. import data
-    from ..evaluation import protocol  # torch-fidelity takes seconds to import
-    from ..evaluation.evaluator import Evaluator, StoredEvaluator
-    from ..evaluation.identity import identity
+    from ..data import PREPARED
     from ..system import distributed
     from ..system.devices import matmul_precision
-    from ..system.files import sha256, short, write_text
-    from ..system.paths import pretrained_folder
-    from ..system.progress import Progress
 
     check_counts(options, nfe=1, seed=0, batch=1)
     check_folder(options.out)
     ranks = distributed.init()
     net, notes = load_network(options, options.device or ranks.device())
-    device, sample = next(net.parameters()).device, sampler(options)
-    name = notes.get("recipe", {}).get("data", "imagenet")
-    images, weights = to_images(net, notes, options), options.extractor_weights
-    nfe, seed, omega, interval = options.nfe, options.seed, options.omega, options.interval
+    images, name = to_images(net, notes, options), notes.get("recipe", {}).get("data", "imagenet")
+    own = {"digits": "digits", "fashion": "fashion", "FashionMNIST": "fashion"}.get(name)
+    pixels = notes.get("latents", True) is None and name not in PREPARED
     with matmul_precision(options.precision):
-        own = {"digits": "digits", "fashion": "fashion", "FashionMNIST": "fashion"}.get(name)
-        pixels = notes.get("latents", True) is None and name not in data.PREPARED
         if options.reference or not (own or pixels):
-            if options.inception:
-                raise UsageError("--inception adds to the classifier's FID of small images: use --extractor-weights.")
-            extractor, n = options.extractor or "inception-v3-compat", 50_000 if options.n is None else options.n
-            real = load_reference(options.reference, notes, extractor)
-            with Progress(n, "sample", show=ranks.first) as progress:
-                scores = protocol.evaluate(
-                    net, images, real, extractor, weights, nfe, n, seed, sample, omega, interval, options.batch,
-                    progress.add, ranks,
-                )  # fmt: skip
+            found = against_reference(options, net, notes, images, ranks)
         else:
-            extractor = options.extractor or own or "inception-v3-compat"
-            n = 1000 if options.n is None else options.n
-            if own == extractor == "fashion" or notes["latents"]:
-                evaluator: Evaluator = StoredEvaluator(pretrained_folder("fashion"), images, extractor, weights, device)
-            else:
-                evaluator = Evaluator(data.load(name), extractor, weights, device)
-            if options.inception:
-                evaluator.also = standard(name, options.inception, device)
-            scores, real = evaluator(net, nfe, n, seed, sample, omega, interval), evaluator.real
-    if scores is None or not ranks.first:
-        return
-    asked = {"n": n, "nfe": nfe, "seed": seed, "sampler": sample.__name__, "omega": omega, "interval": interval}
-    space = latent_space(net, notes, options)
+            found = against_data(options, net, notes, images, name, own)
+    if found.scores is not None and ranks.first:
+        write(options, net, notes, found)
+
+
+def against_reference(options: Evaluate, net: Network, notes: dict, images: Callable, ranks: Ranks) -> Measured:
+    """FID and Inception Score against a file of statistics; all ranks draw samples."""
+    from ..evaluation import protocol  # torch-fidelity takes seconds to import
+    from ..system.progress import Progress
+
+    if options.inception:
+        raise UsageError("--inception adds to the classifier's FID of small images: use --extractor-weights.")
+    extractor, n = options.extractor or "inception-v3-compat", 50_000 if options.n is None else options.n
+    real = load_reference(options.reference, notes, extractor)
+    with Progress(n, "sample", show=ranks.first) as progress:
+        scores = protocol.evaluate(
+            net, images, real, extractor, options.extractor_weights, options.nfe, n,
+            options.seed, sampler(notes), options.omega, options.interval, options.batch, progress.add, ranks,
+        )  # fmt: skip
+    return Measured(scores, real, extractor, n)
+
+
+def against_data(
+    options: Evaluate, net: Network, notes: dict, images: Callable, name: str, own: str | None
+) -> Measured:
+    """Scores of small images beside their floor; `own`: the extractor that their data set has, if any."""
+    from .. import data
+    from ..evaluation.evaluator import Evaluator, StoredEvaluator
+    from ..system.paths import pretrained_folder
+
+    extractor, n = options.extractor or own or "inception-v3-compat", 1000 if options.n is None else options.n
+    by, device = options.extractor_weights, next(net.parameters()).device
+    if own == extractor == "fashion" or notes["latents"]:
+        evaluator: Evaluator = StoredEvaluator(pretrained_folder("fashion"), images, extractor, by, device)
+    else:
+        evaluator = Evaluator(data.load(name), extractor, by, device)
+    if options.inception:
+        evaluator.also = standard(name, options.inception, device)
+    scores = evaluator(net, options.nfe, n, options.seed, sampler(notes), options.omega, options.interval)
+    return Measured(scores, evaluator.real, extractor, n)
+
+
+def write(options: Evaluate, net: Network, notes: dict, found: Measured) -> None:
+    """Print the scores, and write them to a file named after all that decides them."""
+    from ..evaluation import protocol
+    from ..evaluation.identity import identity
+    from ..system.files import sha256, short, write_text
+
+    scores, real, extractor, n = found
+    nfe, seed, omega, interval = options.nfe, options.seed, options.omega, options.interval
+    asked = {
+        "n": n,
+        "nfe": nfe,
+        "seed": seed,
+        "sampler": sampler(notes).__name__,
+        "omega": omega,
+        "interval": interval,
+    }
+    features = len(real.statistics["mu"])
     if options.inception:
         asked["inception"] = sha256(Path(options.inception))
-    decides = identity(net, space, extractor, weights, real, options.precision, **asked)
+        features = max(features, protocol.STANDARD_FEATURES)
+    space = latent_space(net, notes, options)
+    decides = identity(net, space, extractor, options.extractor_weights, real, options.precision, **asked)
     out = options.out or (options.run or Path(".")) / "evaluation"
     source = f"{notes['step']}-" if options.weights is None else f"{Path(options.weights).stem}-"
     out = out / f"{source}nfe{nfe}{guidance_name(omega, interval)}-n{n}-seed{seed}-{extractor}-{short(decides)}.json"
     network = {"run": notes, "weights": options.weights, "ema": options.ema, "latents": str(space)}
-    write_text(out, json.dumps(scores | network | {"identity": decides}, indent=1))
-    features = max(len(real.statistics["mu"]), protocol.STANDARD_FEATURES if options.inception else 0)
+    write_text(out, json.dumps((scores or {}) | network | {"identity": decides}, indent=1))
     if warning := protocol.bias_warning(n, features):
         print(warning)
-    for key, value in scores.items():
+    for key, value in (scores or {}).items():
         if value is None or isinstance(value, float):
             print(f"{key:22} {'-' if value is None else f'{value:.4g}'}")
     print(out)

@@ -157,12 +157,11 @@ def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> t
     return tuple(numbers)
 
 
-def sampler(options: NetworkOptions) -> Callable:
-    """How the network samples: flow matching steps along v, all others along u."""
-    from ..sampling import sample
-    from ..training import sampler_of
+def sampler(notes: dict) -> Callable:
+    """How a network samples, by what is known of it: flow matching steps along v, all others along u."""
+    from ..sampling import euler, sample
 
-    return sampler_of(options.run) if options.run else sample
+    return euler if notes.get("recipe", {}).get("method") == "fm" else sample
 
 
 def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents | None:

@@ -57,7 +57,7 @@ def sample(options: Sample) -> None:
     classes = class_numbers(options.classes, net, notes)
     columns = len(classes or range(10))
     omega, interval = options.omega, options.interval
-    x, _ = generate(net, rows * columns, nfe, options.seed, sampler(options), 100, omega, interval, classes)
+    x, _ = generate(net, rows * columns, nfe, options.seed, sampler(notes), 100, omega, interval, classes)
     name = "" if options.weights is None else f"{Path(options.weights).stem}-"
     name += f"nfe{nfe}{guidance_name(omega, interval)}"
     name += f"-classes{'-'.join(map(str, classes))}" if options.classes and classes else ""

@@ -77,7 +77,7 @@ def measure_all(options: Search, intervals: list[tuple[float, float]], out: Path
     net, notes = load_network(options, options.device or ranks.device())
     if net.guided != "interval":
         raise ValueError("this network has no guidance interval as an input: there is nothing to search for.")
-    real, sample = load_reference(options.reference, notes, options.extractor), sampler(options)
+    real, sample = load_reference(options.reference, notes, options.extractor), sampler(notes)
     asked = {"n": options.n, "nfe": options.nfe, "seed": options.seed, "sampler": sample.__name__}
     space = latent_space(net, notes, options)
     key = short(identity(net, space, options.extractor, options.extractor_weights, real, options.precision, **asked))
