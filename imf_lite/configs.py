@@ -147,6 +147,8 @@ class DiTConfig(TransformerConfig):
     interval_tokens: int = 2
     """tokens each for t_min and t_max"""
     time_tokens: int = 4
+    t_input: bool = False
+    """the time tokens know t besides h = t - r, as adaLN-zero does; in iMF's network h is the only time"""
     modern: bool = True
     """SwiGLU, RMSNorm, rotary positions, no biases, norms on q and k, and their initial weights; else those of DiT, for
     the ablation (the norm before the last layer stays RMSNorm)"""

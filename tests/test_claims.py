@@ -25,7 +25,7 @@ from toy_experiments.experiments.runs import plane_guided
 from toy_experiments.ground_truth import datasets, decomposition
 from toy_experiments.ground_truth.datasets import EIGHT
 from toy_experiments.ground_truth.distances import sliced_wasserstein
-from toy_experiments.report import behaviour, claims, fashion, measured, plane
+from toy_experiments.report import apart, behaviour, claims, fashion, measured, plane
 from toy_experiments.tables import RESULTS, read_table, write_table
 
 ROOT = Path(__file__).parent.parent
@@ -182,11 +182,12 @@ def test_live_one_network_learns_the_guided_field_of_every_scale(tmp_path):
 def test_trainings_are_told_apart_by_student_s_t_over_pairs():
     rng = np.random.default_rng(0)
     a, b = rng.normal(3, 1, (4, 3)), rng.normal(2, 1, (3, 3))
-    found = fashion.difference(a, b)
+    found = apart.difference(a, b)
     low, high = ttest_rel(a[:3].mean(1), b.mean(1)).confidence_interval(0.95)
     assert np.allclose([found.mean - found.needed, found.mean + found.needed], [low, high]) and found.pairs == 3
-    assert fashion.difference(a, a + 1).settled and not fashion.difference(a, a[::-1]).settled
-    one = fashion.difference(a[:1], b)
+    assert apart.difference(a, a + 1).settled and not apart.difference(a, a[::-1]).settled
+    assert apart.difference(a.mean(1), b.mean(1)) == pytest.approx(found)  # numbers already averaged
+    one = apart.difference(a[:1], b)
     assert not one.settled and "one training each: not settled" in str(one)
     assert fashion.said(np.array([[1.0, 3.0], [4.0, 4.0]])) == "3.00 (2.00 to 4.00), noise 1.00"
     assert fashion.said(np.array([[1.0, 3.0]])) == "2.00, noise 2.00"

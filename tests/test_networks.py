@@ -10,6 +10,7 @@ from parity import error, imf_network, load, mf_network
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+from imf_lite import losses
 from imf_lite.conditions import Cond
 from imf_lite.configs import PRESETS, DiTConfig, MLPConfig
 from imf_lite.networks import build
@@ -216,6 +217,27 @@ def test_only_h_tells_the_in_context_dit_the_time():
     assert_close(net.u(z, draws.r, draws.t, cond), net.u(z, torch.zeros_like(draws.r), draws.t - draws.r, cond))
     net = network("adaln")
     assert not torch.allclose(net.u(z, draws.r, draws.t, cond), net.u(z, draws.r * 0, draws.t - draws.r, cond))
+
+
+def test_t_is_an_input_where_it_is_asked_for():
+    """Besides h; its slope is that of finite differences, and all other weights are those of the network without."""
+    config, other = (replace(CONFIGS["dit"], guided="interval", t_input=k) for k in (True, False))
+    nets = [build(c, SHAPE, 10, seed=4) for c in (config, other)]
+    weights = [net.state_dict() for net in nets]
+    more = weights[0].keys() - weights[1].keys()
+    assert {name.split(".")[0] for name in more} == {"t_embedder"} and not weights[1].keys() - weights[0].keys()
+    assert all(torch.equal(weights[0][k], v) for k, v in weights[1].items())
+    assert not torch.equal(nets[0].t_embedder.mlp[0].weight, nets[0].omega_embedder.mlp[0].weight)
+
+    net, draws = network("dit", dtype=torch.float64, t_input=True), drawn(dtype=torch.float64, p_r_neq_t=1.0)
+    z, cond = point(draws)
+    t, r = draws.t.clamp(max=0.9), draws.r.clamp(max=0.5)
+    moved = net.u(z, r + 0.05, t + 0.05, cond)
+    assert (moved - net.u(z, r, t, cond)).abs().max() > 1e-3  # the same h
+    slope = losses.slope(net, z, r, t, cond, 0, along=torch.zeros_like(z))
+    step = 1e-6
+    finite = (net.u(z, r, t + step, cond) - net.u(z, r, t - step, cond)) / (2 * step)
+    assert_close(slope, finite, rtol=1e-5, atol=1e-7)
 
 
 def test_sincos_positions_are_column_then_row():

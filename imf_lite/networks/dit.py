@@ -21,7 +21,7 @@ def without_branch(name: str, shared: int) -> str:
 class DiT(Network):
     """Tokens for class, omega, t_min, t_max and h = t - r in front of the patch tokens; no adaLN.
 
-    t itself is not an input, h is.
+    t itself is an input only with config.t_input.
     """
 
     cos: Tensor
@@ -44,6 +44,9 @@ class DiT(Network):
                 self.t_min_embedder, self.t_min_tokens = ScalarEmbedding(D), self.tokens(config.interval_tokens, D)
                 self.t_max_embedder, self.t_max_tokens = ScalarEmbedding(D), self.tokens(config.interval_tokens, D)
         self.h_embedder, self.time_tokens = ScalarEmbedding(D), self.tokens(config.time_tokens, D)
+        if config.t_input:
+            with separate_init_rng(2):
+                self.t_embedder = ScalarEmbedding(D)
 
         grid, head = self.x_embedder.grid, D // config.heads
         if config.grid_positions:
@@ -75,7 +78,10 @@ class DiT(Network):
         patches, modern = self.x_embedder(z), self.config.modern
         rope = (self.cos, self.sin) if modern else ()
         patches = patches if modern else patches + self.positions
-        x = torch.cat([*self.condition_tokens(t - r, cond).values(), patches], dim=1)  # (B, prefix + N, D)
+        tokens = self.condition_tokens(t - r, cond)
+        if self.config.t_input:
+            tokens["h"] = tokens["h"] + self.t_embedder(t)[:, None]
+        x = torch.cat([*tokens.values(), patches], dim=1)  # (B, prefix + N, D)
         x = x + self.pos_embed if self.config.grid_positions else x
         for block in self.shared_blocks:
             x = self.run(block, x, *rope)

@@ -76,8 +76,8 @@ def class_table(width: int, num_classes: int, std: float | None = None) -> nn.Em
 
 
 @contextmanager
-def separate_init_rng() -> Iterator[None]:
+def separate_init_rng(which: int = 1) -> Iterator[None]:
     """Draw initial weights from a stream of their own: all others are the same with and without them."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch.initial_seed() + 1)
+        torch.manual_seed(torch.initial_seed() + which)
         yield

@@ -67,8 +67,9 @@ for count, tokens in {5: (1, 1, 1, 1), 20: (8, 4, 2, 4)}.items():  # "modern" ha
     net = in_context(**dict(zip(TOKENS, tokens, strict=True)))
     ROWS[f"{count} tokens"] = {"method": "imf", "net": net, "guidance": Flexible()}
 WHY: dict[str, dict] = {
-    # what may hold guided iMF back: tokens whatever the guidance, which scales it sees, how it starts, its times, its
-    # learning rate, its budget
+    # what may hold guided iMF back: tokens that do not know t, or whatever the guidance, which scales it sees, how it
+    # starts, its times, its learning rate, its budget
+    "t an input": {"net.t_input": True},
     "fixed": {"net.guided": "no", "guidance": FIXED},
     "scales uniform": {"draws.omega_beta": 0.0},
     "scales near 1": {"draws.omega_beta": 4.0},

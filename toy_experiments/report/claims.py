@@ -15,30 +15,7 @@ from imf_lite import recipes
 from imf_lite.system import files
 
 from ..tables import RESULTS, read_table
-from . import behaviour
-from .measured import (
-    better,
-    digits_spread,
-    digits_table,
-    every_omega,
-    fashion_guided,
-    fashion_many,
-    fashion_spread,
-    fashion_steps,
-    fid,
-    input_omega,
-    interval_helps,
-    last,
-    modern_blocks,
-    plane_course,
-    plane_spread,
-    predicted_in_pixels,
-    predicted_in_space,
-    spikes,
-    token_counts,
-    tokens_or_adaln,
-    widths,
-)
+from . import behaviour, fashion, measured
 
 OPEN = "not checked here yet"
 HEAD = """# Claims
@@ -52,9 +29,12 @@ Fashion-MNIST (about four hours), `make pixels` those on pixels (an hour and a h
 *Code* is "same" if the method, the networks and their configurations are those that were measured, or give the same
 first 20 updates of every kind of run (`python -m toy_experiments.report.behaviour`); the noise of the samples may have
 changed since. *Trainings* is the number of training runs behind each number, *n* the number of samples of each. A range
-is over training runs; on Fashion-MNIST "noise" is the range over three seeds of the samples' noise besides, on average.
-One training ranks nothing: two networks are *told apart* if the mean of their difference over trainings, paired by seed
-(data order and draws), lies outside a 95 % interval of Student's t. iMF has a v-head where the boundary is not named.
+is over training runs; on Fashion-MNIST each network is sampled with three noises besides, and "noise" is the range over
+these, averaged over the trainings. iMF has a v-head where the boundary is not named.
+
+One training ranks nothing, and three agree on a sign by chance once in four times. Two networks are *told apart* if the
+95 % interval (Student's t) of their mean difference, paired by seed, does not contain zero; otherwise the row says how
+large the mean would have to be. A row holds several such tests, so that one in twenty may pass by chance.
 
 *Stored* numbers are those of this table; *live* means that the named notebook or test trains or measures anew, with
 fewer updates or samples, and asserts what comes out.
@@ -97,24 +77,24 @@ CLAIMS = [
     Claim(
         "iMF's loss varies less from step to step than MF's",
         "shown as curves (plain L2, no guidance, r ≠ t)",
-        plane_spread,
+        measured.plane_spread,
         f"stored: {N3}, {TESTS}; live: {N3} (eight Gaussians), {TESTS} (gradients)",
         "stability",
     ),
     Claim(
         "... and falls in training, MF's does not",
         "shown as curves",
-        plane_course,
+        measured.plane_course,
         f"stored and live: {N3}",
         "stability",
     ),
-    Claim("... in 64 dimensions, too", "–", digits_spread, f"stored: {N3}, {TESTS}; live: {N0}", "digits"),
-    Claim("... and on the latents of real images", "–", fashion_spread, f"stored: {N7}", "fashion", trainings="1"),
-    Claim("... whatever the times and the width of the modes", "–", widths, f"stored: {N4}", "knobs"),
+    Claim("... in 64 dimensions, too", "–", measured.digits_spread, f"stored: {N3}, {TESTS}; live: {N0}", "digits"),
+    Claim("... and on the latents of real images", "–", fashion.stability, f"stored: {N7}", "fashion", trainings="1"),
+    Claim("... whatever the times and the width of the modes", "–", measured.widths, f"stored: {N4}", "knobs"),
     Claim(
         "the u-loss spikes more and more in long runs",
         "reported by users",
-        spikes,
+        measured.spikes,
         f"stored: {N4}",
         "knobs",
         trainings="1",
@@ -128,11 +108,7 @@ CLAIMS = [
     Claim(
         "one-step FID of iMF is better than MF's",
         '3.43 → 1.72 (XL/2), 6.17 → 3.39 (B/2), "50 % better"',
-        lambda: (
-            f"digits, excess FID: MF {fid('mf', 1)}, iMF boundary {fid('boundary', 1)}, v-head {fid('head', 1)}; "
-            f"checkerboard, sliced Wasserstein distance: MF {last('mf', 'sw1')}, boundary {last('boundary', 'sw1')}, "
-            f"v-head {last('head', 'sw1')}; {better('fid1')}"
-        ),
+        measured.one_step,
         f"stored: {N0}, {N3}; live: {N0} (one seed)",
         "digits",
         full("mf_xl2", "imf_xl2"),
@@ -141,10 +117,7 @@ CLAIMS = [
     Claim(
         "two-step FID of iMF is better than MF's",
         "2.93 → 1.54 (XL/2)",
-        lambda: (
-            f"digits, excess FID at 2 and 4 NFE: MF {fid('mf', 2)}, {fid('mf', 4)}; iMF boundary "
-            f"{fid('boundary', 2)}, {fid('boundary', 4)}, v-head {fid('head', 2)}, {fid('head', 4)}; {better('fid2')}"
-        ),
+        measured.two_steps,
         f"stored: {TESTS}, {N3}",
         "digits",
         full("mf_xl2", "imf_xl2"),
@@ -153,7 +126,7 @@ CLAIMS = [
     Claim(
         "... one and two steps, on Fashion-MNIST",
         "–",
-        fashion_steps,
+        fashion.steps,
         f"stored: {N7}",
         "fashion",
         n="2,000",
@@ -162,10 +135,7 @@ CLAIMS = [
     Claim(
         "two steps are better than one",
         "1.72 → 1.54 (iMF XL/2)",
-        lambda: (
-            f"digits, excess FID at 1, 2, 4 NFE: iMF (v-head) {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
-            f"MF {fid('mf', 1)}, {fid('mf', 2)}, {fid('mf', 4)}"
-        ),
+        measured.more_steps,
         f"stored: {N0}, {TESTS}; live: {N0} (one seed)",
         "digits",
         full("imf_xl2"),
@@ -174,10 +144,7 @@ CLAIMS = [
     Claim(
         "one step is comparable to many steps of flow matching",
         "1.72 (1 NFE) beside multi-step models",
-        lambda: (
-            f"digits, excess FID: FM at 64 NFE {fid('fm', 64)}, iMF (v-head) at 1 NFE {fid('head', 1)}, "
-            f"at 2 {fid('head', 2)}"
-        ),
+        measured.many_steps,
         f"stored: {N0}; live: {N0} (one seed)",
         "digits",
         full("imf_xl2"),
@@ -186,7 +153,7 @@ CLAIMS = [
     Claim(
         "... on Fashion-MNIST",
         "–",
-        fashion_many,
+        fashion.many_steps,
         f"stored: {N7}",
         "fashion",
         n="2,000",
@@ -195,7 +162,7 @@ CLAIMS = [
     Claim(
         "the boundary u(z, t, t) serves as v as well as a v-head",
         "29.42 and 30.76 without guidance, 5.97 and 5.68 with (B/2)",
-        lambda: f"digits, 1-NFE excess FID: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}",
+        measured.boundary_or_head,
         f"stored: {N3}",
         "digits",
         full("ablation_boundary", "ablation_head"),
@@ -205,7 +172,7 @@ CLAIMS = [
     Claim(
         "one network serves every guidance scale ω",
         "5.68 → 5.52 (B/2, + ω)",
-        every_omega,
+        measured.every_omega,
         f"stored: {N5}, {TESTS}; live: {TESTS} (in the plane)",
         "guidance",
         full("ablation_head", "ablation_omega"),
@@ -214,7 +181,7 @@ CLAIMS = [
     Claim(
         "... on Fashion-MNIST",
         "–",
-        fashion_guided,
+        fashion.guided,
         f"stored: {N7}; live: {N7} (the network that ships)",
         "fashion",
         n="2,000",
@@ -223,7 +190,7 @@ CLAIMS = [
     Claim(
         "the guidance interval as an input helps further",
         "5.52 → 4.57 (B/2, + Ω)",
-        interval_helps,
+        measured.interval_helps,
         f"stored: {N5}",
         "guidance",
         full("ablation_omega", "ablation_interval"),
@@ -232,7 +199,7 @@ CLAIMS = [
     Claim(
         "... both in the ablation",
         "5.68 → 5.52 → 4.57 (B/2)",
-        input_omega,
+        measured.input_omega,
         ABLATION,
         "ablation",
         full("ablation_head", "ablation_omega", "ablation_interval"),
@@ -241,7 +208,7 @@ CLAIMS = [
     Claim(
         "in-context conditioning: a third fewer parameters, better FID",
         "133M → 89M; 4.57 → 4.09",
-        tokens_or_adaln,
+        measured.tokens_or_adaln,
         f"stored: {N6}; live: {N6}, tests/test_networks.py (parameters)",
         "ablation",
         full("ablation_interval", "ablation_tokens"),
@@ -250,7 +217,7 @@ CLAIMS = [
     Claim(
         "... with several tokens a condition",
         "20 in all (not ablated)",
-        token_counts,
+        measured.token_counts,
         f"stored: {N6}",
         "ablation",
         full("ablation_tokens"),
@@ -259,7 +226,7 @@ CLAIMS = [
     Claim(
         "SwiGLU, RMSNorm, RoPE: better FID",
         "4.09 → 3.82 (B/2)",
-        modern_blocks,
+        measured.modern_blocks,
         ABLATION,
         "ablation",
         full("ablation_tokens", "ablation_modern"),
@@ -268,13 +235,15 @@ CLAIMS = [
     Claim(
         "predicting the image works where predicting u breaks down (pMF)",
         "said of patches of 768 numbers at width 768",
-        predicted_in_space,
+        measured.predicted_in_space,
         f"stored: {N9}",
         "pixels-plane",
         full("pmf_b16"),
         "8,000",
     ),
-    Claim("... on Fashion-MNIST", "–", predicted_in_pixels, f"stored: {N9}", "pixels", n="2,000", trainings="2"),
+    Claim(
+        "... on Fashion-MNIST", "–", measured.predicted_in_pixels, f"stored: {N9}", "pixels", n="2,000", trainings="2"
+    ),
     Claim("1-NFE FID 1.72, 2-NFE 1.54 at ImageNet-256", "1.72, 1.54 (XL/2, 640 epochs)", command=full("imf_xl2")),
 ]
 
@@ -289,14 +258,14 @@ def trainings(claim: Claim, rows: list[dict]) -> str:
 
 def row(claim: Claim) -> str:
     """A claim as a line of the table."""
-    measured = claim.measured() if claim.measured else OPEN
+    found = claim.measured() if claim.measured else OPEN
     code = many = "–"
     if claim.table:
         rows = read_table(RESULTS / f"{claim.table}.csv")
         code = "same" if behaviour.stands({r["code"] for r in rows}) else "changed"
         many = trainings(claim, rows)
     checked = claim.checked_by if claim.measured else "–"
-    cells = (claim.claim, claim.quoted, measured, many, claim.n, checked, code, claim.command)
+    cells = (claim.claim, claim.quoted, found, many, claim.n, checked, code, claim.command)
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -309,7 +278,7 @@ def with_table(readme: str) -> str:
     """The README with the table between its two marks written anew."""
     start, end = "<!-- digits table: python -m toy_experiments.report.claims -->\n", "<!-- end -->"
     before, rest = readme.split(start)
-    return before + start + digits_table() + end + rest.split(end, 1)[1]
+    return before + start + measured.digits_table() + end + rest.split(end, 1)[1]
 
 
 def main(out: Path = Path("CLAIMS.md"), readme: Path = Path("README.md")) -> None:

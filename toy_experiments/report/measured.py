@@ -7,10 +7,11 @@ from statistics import median
 import numpy as np
 
 from .. import tables
-from ..ground_truth import distances
 from ..tables import RESULTS, read_table
 from . import fashion
+from .apart import difference
 
+PREDICTED = {"u": "fashion_pixels_u", "image": "fashion_pixels"}
 SETS = ("checkerboard", "eight_gaussians", "two_moons", "pinwheel")
 
 
@@ -61,11 +62,14 @@ def fid(variant: str, nfe: int) -> str:
     return excess(pick("digits", variant=variant), f"fid{nfe}")
 
 
-def better(column: str) -> str:
-    """At how many seeds iMF (boundary, v-head) scores below MF on the digits."""
-    of = {v: [r[column] for r in pick("digits", variant=v)] for v in ("mf", "boundary", "head")}
-    boundary, head = (sum(a < b for a, b in zip(of[v], of["mf"], strict=True)) for v in ("boundary", "head"))
-    return f"on the digits better than MF at {boundary} (boundary) and {head} (v-head) of {len(of['mf'])} seeds"
+def scores(variant: str, nfe: int) -> list[float]:
+    """Excess FID on the digits, by training."""
+    return [tables.excess(r, f"fid{nfe}") for r in pick("digits", variant=variant)]
+
+
+def minus(a: str, b: str, nfe: int, other: int | None = None) -> str:
+    """By how much a variant lies above another on the digits, and whether that is settled; other: the second's NFE."""
+    return str(difference(scores(a, nfe), scores(b, other or nfe)))
 
 
 def last(variant: str, column: str) -> str:
@@ -73,6 +77,52 @@ def last(variant: str, column: str) -> str:
     rows = pick("quality", variant=variant)
     end = max(r["updates"] for r in rows)
     return spread([r[column] for r in rows if r["updates"] == end], 3)
+
+
+def one_step() -> str:
+    """MF and iMF in one step, on the digits."""
+    return (
+        f"digits, excess FID: MF {fid('mf', 1)}, iMF boundary {fid('boundary', 1)}, v-head {fid('head', 1)}; "
+        f"checkerboard, sliced Wasserstein distance: MF {last('mf', 'sw1')}, boundary {last('boundary', 'sw1')}, "
+        f"v-head {last('head', 'sw1')}. Digits, minus MF: boundary {minus('boundary', 'mf', 1)}; v-head "
+        f"{minus('head', 'mf', 1)}"
+    )
+
+
+def two_steps() -> str:
+    """MF and iMF in two and four steps, on the digits."""
+    return (
+        f"digits, excess FID at 2 and 4 NFE: MF {fid('mf', 2)}, {fid('mf', 4)}; iMF boundary "
+        f"{fid('boundary', 2)}, {fid('boundary', 4)}, v-head {fid('head', 2)}, {fid('head', 4)}. Minus MF: boundary "
+        f"{minus('boundary', 'mf', 2)}; {minus('boundary', 'mf', 4)}; v-head {minus('head', 'mf', 2)}; "
+        f"{minus('head', 'mf', 4)}"
+    )
+
+
+def more_steps() -> str:
+    """Two steps against one, on the digits."""
+    return (
+        f"digits, excess FID at 1, 2, 4 NFE: iMF (v-head) {fid('head', 1)}, {fid('head', 2)}, {fid('head', 4)}; "
+        f"MF {fid('mf', 1)}, {fid('mf', 2)}, {fid('mf', 4)}. Two minus one: iMF {minus('head', 'head', 2, 1)}; MF "
+        f"{minus('mf', 'mf', 2, 1)}"
+    )
+
+
+def many_steps() -> str:
+    """Few steps beside flow matching's many, on the digits."""
+    return (
+        f"digits, excess FID: FM at 64 NFE {fid('fm', 64)}, iMF (v-head) at 1 NFE {fid('head', 1)}, "
+        f"at 2 {fid('head', 2)}, at 4 {fid('head', 4)}; minus FM: {minus('head', 'fm', 1, 64)}; "
+        f"{minus('head', 'fm', 2, 64)}; {minus('head', 'fm', 4, 64)}"
+    )
+
+
+def boundary_or_head() -> str:
+    """What serves as v, on the digits."""
+    return (
+        f"digits, 1-NFE excess FID: boundary {fid('boundary', 1)}, v-head {fid('head', 1)}; boundary minus v-head "
+        f"{minus('boundary', 'head', 1)}"
+    )
 
 
 def knob(name: str, value, variant: str, column: str) -> float:
@@ -127,13 +177,19 @@ def excess(rows: list[dict], column: str = "fid") -> str:
 def every_omega() -> str:
     """One guided network against none and against one MF network a scale."""
     mf = {w: pick("guidance", network=f"mf {w}", half="report") for w in (1.5, 2.0, 4.0)}
-    seeds = len(mf[2.0])
+    best = [chosen(s) for s in range(len(mf[2.0]))]
     plain = pick("guidance", network="imf", half="report", omega=1, t_max=1)
+    apart = {w: difference(of_rows(best), of_rows(rows)) for w, rows in mf.items()}
     return (
-        f"digits, excess FID, 1 NFE, {seeds} seeds: one iMF network at ω = 1 {excess(plain)}, at the best ω and "
-        f"interval {excess([chosen(s) for s in range(seeds)])}; MF trained for one scale: "
-        + ", ".join(f"{w} {excess(rows)}" for w, rows in mf.items())
+        f"digits, excess FID, 1 NFE: one iMF network at ω = 1 {excess(plain)}, at the best ω and interval "
+        f"{excess(best)}, the latter minus the former {difference(of_rows(best), of_rows(plain))}; MF trained for one "
+        "scale: " + ", ".join(f"{w} {excess(rows)}, iMF minus it {apart[w]}" for w, rows in mf.items())
     )
+
+
+def of_rows(rows: list[dict], column: str = "fid") -> list[float]:
+    """Excess of a column, row by row."""
+    return [tables.excess(r, column) for r in rows]
 
 
 def interval_helps() -> str:
@@ -141,8 +197,9 @@ def interval_helps() -> str:
     seeds = range(len(pick("guidance", network="mf 2.0", half="report")))
     always, free = [chosen(s, t_min=0, t_max=1) for s in seeds], [chosen(s) for s in seeds]
     return (
-        f"digits, excess FID at the best ω: guidance at all times {excess(always)}, best interval "
-        f"{excess(free)}; recall {spread([r['recall'] for r in always])} and {spread([r['recall'] for r in free])}"
+        f"digits, excess FID at the best ω: guidance at all times {excess(always)}, best interval {excess(free)}, the "
+        f"latter minus the former {difference(of_rows(free), of_rows(always))}; recall "
+        f"{spread([r['recall'] for r in always])} and {spread([r['recall'] for r in free])}"
     )
 
 
@@ -151,11 +208,17 @@ def rows_of(name: str, column: str) -> str:
     return excess(pick("ablation", row=name), column)
 
 
+def step(before: str, after: str) -> str:
+    """A row of the ablation minus another, at the best setting."""
+    return str(difference(*(of_rows(pick("ablation", row=name), "best1") for name in (after, before))))
+
+
 def input_omega() -> str:
     """The ablation's steps to ω and interval as inputs."""
     return (
         f"digits, small transformers, excess FID with guidance: fixed {rows_of('head, fixed', 'best1')}, ω an input "
-        f"{rows_of('omega', 'best1')}, with interval {rows_of('interval', 'best1')}"
+        f"{rows_of('omega', 'best1')} (minus the former {step('head, fixed', 'omega')}), with interval "
+        f"{rows_of('interval', 'best1')} (minus the former {step('omega', 'interval')})"
     )
 
 
@@ -164,8 +227,9 @@ def tokens_or_adaln() -> str:
     a, b = (pick("ablation", row=f"wide {kind}")[0]["parameters"] for kind in ("adaln", "tokens"))
     return (
         f"B/2: 133,455,376 → 88,948,256 (145,596,960 with the v-branch). Digits, width 96, {a:,} → {b:,}, best excess "
-        f"FID: adaLN {rows_of('wide adaln', 'best1')}, tokens {rows_of('wide tokens', 'best1')}, adaLN for as long "
-        f"{rows_of('wide adaln, longer', 'best1')}"
+        f"FID: adaLN {rows_of('wide adaln', 'best1')}, tokens {rows_of('wide tokens', 'best1')} (minus adaLN "
+        f"{step('wide adaln', 'wide tokens')}), adaLN for as long {rows_of('wide adaln, longer', 'best1')}; classic "
+        f"blocks, width 64: adaLN {rows_of('interval', 'best1')}, tokens minus it {step('interval', 'tokens')}"
     )
 
 
@@ -178,51 +242,17 @@ def token_counts() -> str:
 
 def modern_blocks() -> str:
     """Classic against modern blocks, in context."""
-    return f"digits, small transformers, best excess FID: {rows_of('tokens', 'best1')} → {rows_of('modern', 'best1')}"
-
-
-def fashion_steps() -> str:
-    """MF and iMF without guidance in one and two steps."""
-    both = {k: [fashion.scores(f"fashion_{k}_plain", nfe) for nfe in (1, 2)] for k in ("mf", "imf")}
-    apart = [str(fashion.difference(*pair)) for pair in zip(both["imf"], both["mf"], strict=True)]
-    mf, imf = (", ".join(map(fashion.said, both[k])) for k in ("mf", "imf"))
-    return f"Fashion-MNIST's latents, excess FID at 1 and 2 NFE: MF {mf}; iMF {imf}; iMF minus MF {'; '.join(apart)}"
-
-
-def fashion_spread() -> str:
-    """Stability on latents."""
-    curves = np.load(RESULTS / "fashion.npz")
-    imf, mf = (distances.spread(curves[f"raw_fashion_{k}_plain"]) for k in ("imf", "mf"))
-    return f"Fashion-MNIST's latents, one training each (p = 1, no guidance): ratio of spreads iMF / MF {imf / mf:.2f}"
-
-
-def fashion_guided() -> str:
-    """The guided network at no guidance, at its best, and MF trained for one scale."""
-    chosen, mf = fashion.best_scores("fashion_imf", 1), fashion.scores("fashion_mf", 1)
-    always = fashion.scores("fashion_imf", 1, omega=2, t_max=1)
     return (
-        "Fashion-MNIST's latents, excess FID, 1 NFE: iMF at ω = 1 "
-        f"{fashion.said(fashion.scores('fashion_imf', 1, omega=1, t_max=1))}, at each training's best scale and "
-        f"interval {fashion.said(chosen)}, class as asked "
-        f"{fashion.said(fashion.best_scores('fashion_imf', 1, 'agreement'))}; MF trained for ω = 2 {fashion.said(mf)}. "
-        f"iMF at its best minus MF: {fashion.difference(chosen, mf)}; at ω = 2: {fashion.difference(always, mf)}"
+        f"digits, small transformers, best excess FID: {rows_of('tokens', 'best1')} → "
+        f"{rows_of('modern', 'best1')}, {step('tokens', 'modern')}"
     )
 
 
-def fashion_many() -> str:
-    """One step beside flow matching's many."""
-    many, one, two = (fashion.scores(f"fashion_{k}_plain", nfe) for k, nfe in (("fm", 64), ("imf", 1), ("imf", 2)))
-    return (
-        f"Fashion-MNIST's latents, excess FID: FM at 64 NFE {fashion.said(many)}, iMF without guidance at 1 "
-        f"{fashion.said(one)}, at 2 {fashion.said(two)}; minus FM: {fashion.difference(one, many)}; "
-        f"{fashion.difference(two, many)}"
-    )
-
-
-def pixels(network: str, nfe: int, column: str = "fid") -> list[float]:
-    """A column of the pixel networks' scores, over trainings and seeds of the noise; the FID as its excess."""
-    rows = pick("pixels", network=network, nfe=nfe)
-    return [tables.excess(r) if column == "fid" else r[column] for r in rows]
+def pixels(network: str, nfe: int, column: str = "fid") -> np.ndarray:
+    """A column of the pixel networks' scores, trainings by seeds of the noise; the FID as its excess."""
+    rows = sorted(pick("pixels", network=network, nfe=nfe), key=lambda r: r["training"])
+    values = [tables.excess(r) if column == "fid" else r[column] for r in rows]
+    return np.array(values).reshape(len({r["training"] for r in rows}), -1)
 
 
 def predicted_in_space() -> str:
@@ -239,10 +269,15 @@ def predicted_in_space() -> str:
 
 def predicted_in_pixels() -> str:
     """u- against x-prediction on Fashion-MNIST's pixels."""
-    names = {"u": "fashion_pixels_u", "image": "fashion_pixels"}
-    return "Fashion-MNIST's pixels, patches of 64 numbers, width 96, excess FID at 1 NFE: " + "; ".join(
-        f"{k} {spread(pixels(name, 1))}, class as asked {spread(pixels(name, 1, 'agreement'))}"
-        for k, name in names.items()
+    of = {k: {nfe: pixels(name, nfe) for nfe in (1, 2, 4)} for k, name in PREDICTED.items()}
+    apart = "; ".join(f"{nfe} NFE {difference(of['image'][nfe], of['u'][nfe])}" for nfe in (1, 2, 4))
+    return (
+        "Fashion-MNIST's pixels, patches of 64 numbers, width 96, excess FID at 1 NFE: "
+        + "; ".join(
+            f"{k} {fashion.said(of[k][1])}, class as asked {fashion.said(pixels(name, 1, 'agreement'))}"
+            for k, name in PREDICTED.items()
+        )
+        + f"; image minus u: {apart}"
     )
 
 
