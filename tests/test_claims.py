@@ -25,7 +25,8 @@ from toy_experiments.experiments.runs import plane_guided
 from toy_experiments.ground_truth import datasets, decomposition
 from toy_experiments.ground_truth.datasets import EIGHT
 from toy_experiments.ground_truth.distances import sliced_wasserstein
-from toy_experiments.report import apart, behaviour, claims, fashion, measured, plane
+from toy_experiments.report import behaviour, claims, fashion, measured, plane
+from toy_experiments.report.apart import difference
 from toy_experiments.tables import RESULTS, read_table, write_table
 
 ROOT = Path(__file__).parent.parent
@@ -182,12 +183,12 @@ def test_live_one_network_learns_the_guided_field_of_every_scale(tmp_path):
 def test_trainings_are_told_apart_by_student_s_t_over_pairs():
     rng = np.random.default_rng(0)
     a, b = rng.normal(3, 1, (4, 3)), rng.normal(2, 1, (3, 3))
-    found = apart.difference(a, b)
+    found = difference(a, b)
     low, high = ttest_rel(a[:3].mean(1), b.mean(1)).confidence_interval(0.95)
     assert np.allclose([found.mean - found.needed, found.mean + found.needed], [low, high]) and found.pairs == 3
-    assert apart.difference(a, a + 1).settled and not apart.difference(a, a[::-1]).settled
-    assert apart.difference(a.mean(1), b.mean(1)) == pytest.approx(found)  # numbers already averaged
-    one = apart.difference(a[:1], b)
+    assert difference(a, a + 1).settled and not difference(a, a[::-1]).settled
+    assert difference(a.mean(1), b.mean(1)) == pytest.approx(found)  # numbers already averaged
+    one = difference(a[:1], b)
     assert not one.settled and "one training each: not settled" in str(one)
     assert fashion.said(np.array([[1.0, 3.0], [4.0, 4.0]])) == "3.00 (2.00 to 4.00), noise 1.00"
     assert fashion.said(np.array([[1.0, 3.0]])) == "2.00, noise 2.00"
@@ -208,3 +209,17 @@ def test_each_training_is_scored_at_its_own_best_setting(tmp_path, monkeypatch):
     assert fashion.scores("a", 1, "seed", omega=1, training=1).tolist() == [[0, 1]]
     with pytest.raises(ValueError, match="no row with"):
         fashion.scores("a", 4)
+
+
+def test_the_readme_says_what_is_told_apart():
+    """The sentences below its table."""
+
+    def apart(a, b, nfe, other=None):
+        return difference(measured.scores(a, nfe), measured.scores(b, other or nfe))
+
+    for imf in ("boundary", "head"):
+        assert not apart(imf, "mf", 1).settled and apart(imf, "fm", 1, 64).settled and apart(imf, "fm", 1, 64).mean > 0
+        assert all(apart(imf, "mf", nfe).mean < 0 and not apart(imf, "mf", nfe).settled for nfe in (2, 4))
+    assert apart("mf", "fm", 1, 64).settled and apart("mf", "fm", 1, 64).mean > 0
+    for method in ("mf", "boundary", "head"):
+        assert apart(method, "fm", 4, 64).settled and apart(method, "fm", 4, 64).mean < 0
