@@ -53,7 +53,7 @@ def start(size: int, *args, fresh: bool = False) -> list:
 def finish(ranks: list) -> list[str]:
     """Wait for all; their messages. Fails where one failed."""
     try:
-        said = [rank.communicate(timeout=120)[1] for rank in ranks]
+        said = [rank.communicate(timeout=300)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
