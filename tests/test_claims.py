@@ -21,6 +21,7 @@ from imf_lite.sampling import euler, generate, sample
 from imf_lite.system.paths import pretrained_folder
 from imf_lite.system.rng import generator
 from imf_lite.training import fingerprint
+from toy_experiments import tables
 from toy_experiments.experiments.runs import plane_guided
 from toy_experiments.ground_truth import datasets, decomposition
 from toy_experiments.ground_truth.datasets import EIGHT
@@ -196,7 +197,7 @@ def test_trainings_are_told_apart_by_student_s_t_over_pairs():
 
 def test_each_training_is_scored_at_its_own_best_setting(tmp_path, monkeypatch):
     """The setting is chosen on other noise than that of the score; rows may come in any order."""
-    monkeypatch.setattr(fashion, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
     rows = [
         {"training": k, "network": "a", "nfe": 1, "omega": w, "t_min": 0, "t_max": 1, "half": half, "seed": seed,
          "fid": 1 + 10 * k + (w if half == "report" else abs(w - 2 - k)) + seed / 8, "floor": 1, "code": "x"}

@@ -147,8 +147,8 @@ def test_what_is_said_of_sign_and_size(said):
 
 def test_the_truth_is_read_from_the_tables(said, monkeypatch):
     """Exchange two rows of the ablation, and the right answer is right no more."""
-    stored, other = other_lessons.rows, {"head, fixed": "mf, fixed", "mf, fixed": "head, fixed"}
-    monkeypatch.setattr(other_lessons, "rows", lambda table, row: stored(table, row=other.get(row, row)))
+    stored, other = other_lessons.pick, {"head, fixed": "mf, fixed", "mf, fixed": "head, fixed"}
+    monkeypatch.setattr(other_lessons, "pick", lambda table, row: stored(table, row=other.get(row, row)))
     assert not said("ablation.1", (0, 1)).startswith("right") and said("ablation.1", (3, 1)).startswith("right")
 
 

@@ -24,6 +24,11 @@ def read_table(path: Path) -> list[dict]:
     return read_csv(path, text=("code",))
 
 
+def pick(table: str, **where) -> list[dict]:
+    """Rows of a stored table with given values."""
+    return [r for r in read_table(RESULTS / f"{table}.csv") if all(r[k] == v for k, v in where.items())]
+
+
 def excess(row: dict, column: str = "fid") -> float:
     """FID minus what equally many real images score.
 

@@ -129,7 +129,7 @@ def write(options: Evaluate, net: Network, notes: dict, found: Measured) -> None
     from ..evaluation.identity import identity
     from ..system.files import sha256, short, write_text
 
-    scores, real, extractor, n = found
+    scores, real, extractor, n = found.scores or {}, found.real, found.extractor, found.n
     nfe, seed, omega, interval = options.nfe, options.seed, options.omega, options.interval
     asked = {
         "n": n,
@@ -149,10 +149,10 @@ def write(options: Evaluate, net: Network, notes: dict, found: Measured) -> None
     source = f"{notes['step']}-" if options.weights is None else f"{Path(options.weights).stem}-"
     out = out / f"{source}nfe{nfe}{guidance_name(omega, interval)}-n{n}-seed{seed}-{extractor}-{short(decides)}.json"
     network = {"run": notes, "weights": options.weights, "ema": options.ema, "latents": str(space)}
-    write_text(out, json.dumps((scores or {}) | network | {"identity": decides}, indent=1))
+    write_text(out, json.dumps(scores | network | {"identity": decides}, indent=1))
     if warning := protocol.bias_warning(n, features):
         print(warning)
-    for key, value in (scores or {}).items():
+    for key, value in scores.items():
         if value is None or isinstance(value, float):
             print(f"{key:22} {'-' if value is None else f'{value:.4g}'}")
     print(out)

@@ -159,9 +159,9 @@ def class_numbers(words: tuple[str, ...] | None, net: Network, notes: dict) -> t
 
 def sampler(notes: dict) -> Callable:
     """How a network samples, by what is known of it: flow matching steps along v, all others along u."""
-    from ..sampling import euler, sample
+    from ..training.runs import sampler_for  # torch takes seconds to import
 
-    return euler if notes.get("recipe", {}).get("method") == "fm" else sample
+    return sampler_for(notes)
 
 
 def latent_space(net: Network, notes: dict, options: NetworkOptions) -> Latents | None:

@@ -120,8 +120,7 @@ def run(
     writer = checkpoint.Writer(out / "checkpoints", recipe.keep)
     with writer, open(out / "metrics.jsonl", "a") if ranks.first else open(os.devnull, "w") as log:
         while state.step < recipe.steps:
-            for p in weights:
-                p.grad = None  # a fifth of a millisecond less than by the optimiser
+            net.zero_grad(set_to_none=True)
             steps, seconds = accumulate(recipe, loss, batches, parts, state.step, device, net.guided, ranks)
             waited += seconds
             gradients = cast(list[Tensor], [p.grad for p in weights])  # every weight has one

@@ -269,7 +269,12 @@ def keep_average(recipe: Recipe, out: Path, net: Network, step: int, tensors: di
 
 def sampler_of(out: str | Path) -> Callable:
     """How a run's network samples: flow matching steps along v, the others along u."""
-    return euler if read_run(out)["recipe"]["method"] == "fm" else sample
+    return sampler_for(read_run(out))
+
+
+def sampler_for(notes: dict) -> Callable:
+    """The same by what is known of a network, of which the authors' released files say little."""
+    return euler if notes.get("recipe", {}).get("method") == "fm" else sample
 
 
 def images_of(out: str | Path) -> Callable[[torch.Tensor], torch.Tensor]:

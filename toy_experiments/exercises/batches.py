@@ -19,7 +19,6 @@ from imf_lite.system.rng import generator
 
 from ..ground_truth.datasets import EIGHT
 from ..ground_truth.exact import Mixture
-from ..tables import RESULTS, read_table
 from .answers import Unfit, call
 
 
@@ -51,11 +50,6 @@ def ruled(answer: Any, net: Network, d: Draws) -> tuple[Tensor, Tensor]:
     if len(found) != 2 or not all(isinstance(f, Tensor) and f.shape == z.shape for f in found):
         raise Unfit(f"your rule must return two tensors of shape {tuple(z.shape)}.")
     return found
-
-
-def rows(table: str, **where: Any) -> list[dict]:
-    """Rows of a stored table with given values."""
-    return [r for r in read_table(RESULTS / f"{table}.csv") if all(r[k] == v for k, v in where.items())]
 
 
 def operations(function: Callable[[], Any]) -> int:

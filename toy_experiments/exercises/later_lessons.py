@@ -27,16 +27,16 @@ from imf_lite.system.rng import generator
 
 from ..ground_truth import distances
 from ..ground_truth.exact import gaussian_flow, gaussian_u, gaussian_v
-from ..tables import excess
+from ..tables import excess, pick
 from .answers import Unfit, call, chosen, compare, exercise, numbers
-from .batches import rows, shipped, some_draws, some_net
+from .batches import shipped, some_draws, some_net
 
 
 @exercise("04.1")
 def last_rate(answer: Any) -> str:
     """Two numbers, for MF and for iMF: the smallest learning rate of the sweep at which no network survives."""
     dead: dict[tuple, list[bool]] = {}
-    for r in rows("knobs", knob="lr"):
+    for r in pick("knobs", knob="lr"):
         dead.setdefault((r["variant"], r["value"]), []).append(
             r["sw1"] is None or distances.is_of_noise(r["sw1"], "eight_gaussians")
         )
@@ -196,7 +196,7 @@ def interval_costs(answer: Any) -> str:
     shipped = {"network": "fashion_imf", "nfe": 1, "half": "report", "training": seed}
     differences = []
     for omega in (1, 8):
-        of = {t: [excess(r) for r in rows("fashion", **shipped, omega=omega, t_min=t)] for t in (0, 0.2)}
+        of = {t: [excess(r) for r in pick("fashion", **shipped, omega=omega, t_min=t)] for t in (0, 0.2)}
         differences.append(np.mean(of[0.2]) - np.mean(of[0]))
     a, b = differences
     mistakes = {"the other way round: [0.2, 0.8] minus all times.": [-a, -b], "swap the two scales.": [b, a]}

@@ -18,8 +18,9 @@ from imf_lite.objective import Objective
 from imf_lite.system.rng import generator
 
 from ..ground_truth import datasets
+from ..tables import pick
 from .answers import Unfit, call, compare, exercise, numbers
-from .batches import operations, rows, shipped, some_draws, some_net
+from .batches import operations, shipped, some_draws, some_net
 
 
 @exercise("step_cost.1")
@@ -77,7 +78,7 @@ def full_interval(answer: Any) -> str:
 def two_evaluations(answer: Any) -> str:
     """Two numbers of seeds, in two evaluations: the v-head better than MF (both fixed), modern better than tokens."""
     pairs = (("head, fixed", "mf, fixed", "fid"), ("modern", "tokens", "best"))
-    of = {(row, k): np.array([r[k] for r in rows("ablation", row=row)])
+    of = {(row, k): np.array([r[k] for r in pick("ablation", row=row)])
           for *two, kind in pairs for row in two for k in (f"{kind}1", f"{kind}2")}  # fmt: skip
     one, two = ([float((of[a, f"{k}{n}"] < of[b, f"{k}{n}"]).sum()) for a, b, k in pairs] for n in (1, 2))
     mistakes = {
@@ -91,7 +92,7 @@ def two_evaluations(answer: Any) -> str:
 @exercise("ablation.2")
 def best_seed(answer: Any) -> str:
     """A number, the lowest FID of MF minus the lowest of iMF with the boundary, without guidance, one evaluation."""
-    mf, imf = (np.array([r["fid1"] for r in rows("ablation", row=row)]) for row in ("mf", "boundary"))
+    mf, imf = (np.array([r["fid1"] for r in pick("ablation", row=row)]) for row in ("mf", "boundary"))
     mistakes = {
         "that is the difference of the medians.": [np.median(mf) - np.median(imf)],
         "that is the difference of the means.": [mf.mean() - imf.mean()],

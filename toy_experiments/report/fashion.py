@@ -13,19 +13,19 @@ from imf_lite.system.paths import pretrained_folder
 
 from .. import tables
 from ..ground_truth import distances
-from ..tables import RESULTS, read_table
+from ..tables import RESULTS
 from .apart import difference
 
 SETTING = ("omega", "t_min", "t_max")
 
 
 def rows(network: str, nfe: int, half: str, **where) -> list[dict]:
-    """Rows of the table, those of a training together. Raises ValueError if there are none."""
+    """Rows of the table. Raises ValueError if there are none."""
     where |= {"network": network, "nfe": nfe, "half": half}
-    found = [r for r in read_table(RESULTS / "fashion.csv") if all(r[k] == v for k, v in where.items())]
+    found = tables.pick("fashion", **where)
     if not found:
         raise ValueError(f"fashion.csv has no row with {where}.")
-    return sorted(found, key=lambda r: r["training"])
+    return found
 
 
 def trainings(network: str) -> list[int]:
@@ -46,9 +46,14 @@ def best(network: str, training: int, nfe: int = 1) -> dict[str, float]:
 
 def scores(network: str, nfe: int, column: str = "fid", **where) -> np.ndarray:
     """A column by trainings and seeds of the noise, the FID as its excess, at a setting or with none to set."""
-    found = rows(network, nfe, "report", **where)
-    values = [tables.excess(r) if column == "fid" else r[column] for r in found]
-    return np.array(values).reshape(len({r["training"] for r in found}), -1)
+    return by_training(rows(network, nfe, "report", **where), column)
+
+
+def by_training(rows: list[dict], column: str) -> np.ndarray:
+    """A column of a table's rows by trainings and seeds of the noise, the FID as its excess."""
+    ordered = sorted(rows, key=lambda r: r["training"])
+    values = [tables.excess(r) if column == "fid" else r[column] for r in ordered]
+    return np.array(values).reshape(len({r["training"] for r in ordered}), -1)
 
 
 def best_scores(network: str, nfe: int, column: str = "fid") -> np.ndarray:

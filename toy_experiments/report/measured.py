@@ -7,7 +7,7 @@ from statistics import median
 import numpy as np
 
 from .. import tables
-from ..tables import RESULTS, read_table
+from ..tables import RESULTS, pick
 from . import fashion
 from .apart import difference
 
@@ -19,11 +19,6 @@ def spread(values: list[float], digits: int = 2) -> str:
     """A mean with its range."""
     mean, low, high = (f"{v:.{digits}f}" for v in (sum(values) / len(values), min(values), max(values)))
     return f"{mean} ({low} to {high})"
-
-
-def pick(table: str, **where) -> list[dict]:
-    """Rows of a result table with given values."""
-    return [r for r in read_table(RESULTS / f"{table}.csv") if all(r[k] == v for k, v in where.items())]
 
 
 def ratios(name: str) -> list[float]:
@@ -64,7 +59,7 @@ def fid(variant: str, nfe: int) -> str:
 
 def scores(variant: str, nfe: int) -> list[float]:
     """Excess FID on the digits, by training."""
-    return [tables.excess(r, f"fid{nfe}") for r in pick("digits", variant=variant)]
+    return of_rows(pick("digits", variant=variant), f"fid{nfe}")
 
 
 def minus(a: str, b: str, nfe: int, other: int | None = None) -> str:
@@ -171,7 +166,7 @@ def chosen(seed: int, **where) -> dict:
 
 def excess(rows: list[dict], column: str = "fid") -> str:
     """Excess of a column, its mean and range: see tables.excess."""
-    return spread([tables.excess(r, column) for r in rows])
+    return spread(of_rows(rows, column))
 
 
 def every_omega() -> str:
@@ -250,9 +245,7 @@ def modern_blocks() -> str:
 
 def pixels(network: str, nfe: int, column: str = "fid") -> np.ndarray:
     """A column of the pixel networks' scores, trainings by seeds of the noise; the FID as its excess."""
-    rows = sorted(pick("pixels", network=network, nfe=nfe), key=lambda r: r["training"])
-    values = [tables.excess(r) if column == "fid" else r[column] for r in rows]
-    return np.array(values).reshape(len({r["training"] for r in rows}), -1)
+    return fashion.by_training(pick("pixels", network=network, nfe=nfe), column)
 
 
 def predicted_in_space() -> str:
